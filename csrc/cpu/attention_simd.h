@@ -1,0 +1,146 @@
+// Softmax attention over blocks of keys, written once for all instruction sets.
+#pragma once
+#include "cpu/functions.h"
+#include "cpu/simd_math.h"
+
+namespace moeflux::cpu {
+namespace {
+
+constexpr std::size_t scores_stride = AttentionBlock::max_keys;
+
+// scores[h, i] = q[h] . keys[i] * scale for a tile of heads and keys.
+template <int heads, int count>
+void score_keys(const AttentionBlock& block, const float* q, const float* keys, std::size_t stride, float* scores) {
+  Simd::Float sums[heads][count];
+  unroll<heads>([&]<int h>() { unroll<count>([&]<int i>() { sums[h][i] = Simd::zero(); }); });
+  for (std::size_t d = 0; d < block.head_dim; d += Simd::lanes) {
+    Simd::Float key[count];
+    unroll<count>([&]<int i>() { key[i] = load(keys + i * stride, d, block.head_dim); });
+    unroll<heads>([&]<int h>() {
+      const Simd::Float query = load(q + h * block.head_dim, d, block.head_dim);
+      unroll<count>([&]<int i>() { sums[h][i] = Simd::multiply_add(query, key[i], sums[h][i]); });
+    });
+  }
+  unroll<heads>([&]<int h>() {
+    unroll<count>([&]<int i>() { scores[h * scores_stride + i] = Simd::sum(sums[h][i]) * block.scale; });
+  });
+}
+
+template <int count>
+void score_keys(const AttentionBlock& block, std::size_t n_heads, const float* q, const float* keys, std::size_t stride,
+                float* scores) {
+  std::size_t h = 0;
+  for (; h + 2 <= n_heads; h += 2) {
+    score_keys<2, count>(block, q + h * block.head_dim, keys, stride, scores + h * scores_stride);
+  }
+  if (h < n_heads) score_keys<1, count>(block, q + h * block.head_dim, keys, stride, scores + h * scores_stride);
+}
+
+// Turns scores into e^(score - largest); returns the largest score and the sum.
+struct BlockWeights {
+  float largest;
+  float sum;
+};
+
+inline BlockWeights softmax_weights(float* scores, std::size_t n) {
+  float largest = -__builtin_inff();
+  for (std::size_t i = 0; i < n; ++i) largest = scores[i] > largest ? scores[i] : largest;
+  float sum = 0.0f;
+  for (std::size_t i = 0; i < n; i += Simd::lanes) {
+    float weights[Simd::lanes];
+    Simd::store(weights, exponential(Simd::subtract(load(scores, i, n), Simd::broadcast(largest))));
+    for (std::size_t lane = 0; lane < Simd::lanes && i + lane < n; ++lane) {
+      scores[i + lane] = weights[lane];
+      sum += weights[lane];
+    }
+  }
+  return {largest, sum};
+}
+
+// Columns d .. d + vectors * lanes - 1 of sum_i weights[h, i] * values[i], keys ascending, for a tile of heads.
+template <int heads, int vectors>
+void weigh_values(const AttentionBlock& block, const float* weights, HeadRows values, std::size_t d, float* state) {
+  Simd::Float sums[heads][vectors];
+  unroll<heads>([&]<int h>() { unroll<vectors>([&]<int i>() { sums[h][i] = Simd::zero(); }); });
+  for (std::size_t key = 0; key < block.n_keys; ++key) {
+    const float* row = values.rows + key * values.stride;
+    Simd::Float value[vectors];
+    unroll<vectors>([&]<int i>() { value[i] = load(row, d + i * Simd::lanes, block.head_dim); });
+    unroll<heads>([&]<int h>() {
+      const Simd::Float weight = Simd::broadcast(weights[h * scores_stride + key]);
+      unroll<vectors>([&]<int i>() { sums[h][i] = Simd::multiply_add(weight, value[i], sums[h][i]); });
+    });
+  }
+  unroll<heads>([&]<int h>() {
+    float* out = state + h * block.state_length() + 2;
+    unroll<vectors>([&]<int i>() { store(out, d + i * Simd::lanes, block.head_dim, sums[h][i]); });
+  });
+}
+
+template <int heads>
+void weigh_values(const AttentionBlock& block, const float* weights, HeadRows values, float* state) {
+  constexpr int vectors = Simd::lanes == 16 ? 4 : 2;
+  std::size_t d = 0;
+  for (; d + vectors * Simd::lanes <= block.head_dim; d += vectors * Simd::lanes) {
+    weigh_values<heads, vectors>(block, weights, values, d, state);
+  }
+  for (; d < block.head_dim; d += Simd::lanes) weigh_values<heads, 1>(block, weights, values, d, state);
+}
+
+// Keys and values are read once for all heads that fit the table of scores.
+inline void attend(const AttentionBlock& block, const float* q, HeadRows keys, HeadRows values, float* state) {
+  constexpr std::size_t most_heads = 8, keys_at_once = 4, heads_at_once = 4;
+  for (std::size_t first = 0; first < block.n_heads; first += most_heads) {
+    const std::size_t n_heads = block.n_heads - first < most_heads ? block.n_heads - first : most_heads;
+    const float* queries = q + first * block.head_dim;
+    float* states = state + first * block.state_length();
+    float scores[most_heads * scores_stride];
+    std::size_t key = 0;
+    for (; key + keys_at_once <= block.n_keys; key += keys_at_once) {
+      score_keys<keys_at_once>(block, n_heads, queries, keys.rows + key * keys.stride, keys.stride, scores + key);
+    }
+    for (; key < block.n_keys; ++key) {
+      score_keys<1>(block, n_heads, queries, keys.rows + key * keys.stride, keys.stride, scores + key);
+    }
+    for (std::size_t h = 0; h < n_heads; ++h) {
+      const BlockWeights weights = softmax_weights(scores + h * scores_stride, block.n_keys);
+      states[h * block.state_length()] = weights.largest;
+      states[h * block.state_length() + 1] = weights.sum;
+    }
+    std::size_t h = 0;
+    for (; h + heads_at_once <= n_heads; h += heads_at_once) {
+      weigh_values<heads_at_once>(block, scores + h * scores_stride, values, states + h * block.state_length());
+    }
+    for (; h < n_heads; ++h) {
+      weigh_values<1>(block, scores + h * scores_stride, values, states + h * block.state_length());
+    }
+  }
+}
+
+inline float exponential_of(float x) {
+  float lanes[Simd::lanes];
+  Simd::store(lanes, exponential(Simd::broadcast(x)));
+  return lanes[0];
+}
+
+inline void merge_attention(std::size_t head_dim, const float* other, float* state) {
+  const float largest = other[0] > state[0] ? other[0] : state[0];
+  const float factor = exponential_of(state[0] - largest), other_factor = exponential_of(other[0] - largest);
+  state[0] = largest;
+  state[1] = state[1] * factor + other[1] * other_factor;
+  for (std::size_t d = 0; d < head_dim; d += Simd::lanes) {
+    const Simd::Float scaled = Simd::multiply(load(state + 2, d, head_dim), Simd::broadcast(factor));
+    const Simd::Float added = load(other + 2, d, head_dim);
+    store(state + 2, d, head_dim, Simd::multiply_add(added, Simd::broadcast(other_factor), scaled));
+  }
+}
+
+inline void finish_attention(std::size_t head_dim, const float* state, float* out) {
+  const Simd::Float factor = Simd::broadcast(1.0f / state[1]);
+  for (std::size_t d = 0; d < head_dim; d += Simd::lanes) {
+    store(out, d, head_dim, Simd::multiply(load(state + 2, d, head_dim), factor));
+  }
+}
+
+}  // namespace
+}  // namespace moeflux::cpu

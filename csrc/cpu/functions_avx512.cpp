@@ -1,0 +1,16 @@
+// The functions for AVX-512.
+// GCC 12 takes the undefined vectors inside its own AVX-512 intrinsics for mistakes of their callers (GCC bug 105593).
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+#include "cpu/simd_avx512.h"
+// The vectors above come first: all that follows is written against them.
+#include "cpu/functions_simd.h"
+
+namespace moeflux::cpu {
+
+extern const Functions functions_avx512;
+const Functions functions_avx512 = simd_functions;
+
+}  // namespace moeflux::cpu

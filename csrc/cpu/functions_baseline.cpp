@@ -1,0 +1,11 @@
+// The functions for any processor.
+#include "cpu/simd_baseline.h"
+// The vectors above come first: all that follows is written against them.
+#include "cpu/functions_simd.h"
+
+namespace moeflux::cpu {
+
+extern const Functions functions_baseline;
+const Functions functions_baseline = simd_functions;
+
+}  // namespace moeflux::cpu

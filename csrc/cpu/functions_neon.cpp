@@ -1,0 +1,11 @@
+// The functions for NEON.
+#include "cpu/simd_neon.h"
+// The vectors above come first: all that follows is written against them.
+#include "cpu/functions_simd.h"
+
+namespace moeflux::cpu {
+
+extern const Functions functions_neon;
+const Functions functions_neon = simd_functions;
+
+}  // namespace moeflux::cpu

@@ -1,0 +1,47 @@
+// Which instruction sets this processor and its operating system offer.
+#include "cpu/kernel.h"
+
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#endif
+
+namespace moeflux::cpu {
+
+// GCC's and clang's run-time check covers both the processor (cpuid) and the operating system (xgetbv).
+std::vector<InstructionSet> available_instruction_sets() {
+  std::vector<InstructionSet> sets;
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+                      __builtin_cpu_supports("avx512vnni");
+  if (avx512) sets.push_back(InstructionSet::avx512);
+  if (avx2) sets.push_back(InstructionSet::avx2);
+#elif defined(__aarch64__) && defined(__linux__)
+  constexpr unsigned long kHalfFloat = 1ul << 10;   // HWCAP_ASIMDHP
+  constexpr unsigned long kDotProduct = 1ul << 20;  // HWCAP_ASIMDDP
+  const unsigned long capabilities = getauxval(AT_HWCAP);
+  if ((capabilities & kHalfFloat) && (capabilities & kDotProduct)) sets.push_back(InstructionSet::neon);
+#elif defined(__aarch64__) && defined(__APPLE__)
+  sets.push_back(InstructionSet::neon);  // every Apple arm64 processor has both extensions
+#endif
+  sets.push_back(InstructionSet::baseline);
+  return sets;
+}
+
+std::string_view instruction_set_name(InstructionSet set) {
+  switch (set) {
+    case InstructionSet::baseline:
+      return "baseline";
+    case InstructionSet::avx2:
+      return "avx2";
+    case InstructionSet::avx512:
+      return "avx512";
+    case InstructionSet::neon:
+      return "neon";
+  }
+  return "unknown";
+}
+
+}  // namespace moeflux::cpu

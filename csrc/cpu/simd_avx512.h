@@ -1,0 +1,94 @@
+// AVX-512 (F, BW, DQ, VL) vectors of 16 lanes; the interface is described in simd.h.
+#pragma once
+#include <immintrin.h>
+
+#include "cpu/simd.h"
+
+namespace moeflux::cpu {
+namespace {
+
+struct Simd {
+  static constexpr int lanes = 16;
+  using Float = __m512;
+  using Integer = __m512i;
+  using GroupIndex = __m512i;
+
+  static Float zero() { return _mm512_setzero_ps(); }
+  static Float broadcast(float value) { return _mm512_set1_ps(value); }
+  static Float load(const float* p) { return _mm512_loadu_ps(p); }
+  static void store(float* p, Float v) { _mm512_storeu_ps(p, v); }
+  static Float load_bfloat16(const std::byte* p) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(load_half(p)), 16));
+  }
+  static Float load_float16(const std::byte* p) { return _mm512_cvtph_ps(load_half(p)); }
+
+  static Float add(Float a, Float b) { return _mm512_add_ps(a, b); }
+  static Float subtract(Float a, Float b) { return _mm512_sub_ps(a, b); }
+  static Float multiply(Float a, Float b) { return _mm512_mul_ps(a, b); }
+  static Float divide(Float a, Float b) { return _mm512_div_ps(a, b); }
+  static Float minimum(Float bound, Float v) { return _mm512_min_ps(bound, v); }
+  static Float maximum(Float bound, Float v) { return _mm512_max_ps(bound, v); }
+  static Float multiply_add(Float a, Float b, Float c) { return _mm512_fmadd_ps(a, b, c); }
+
+  static float sum(Float v) {
+    const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+    __m128 quarter = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+    quarter = _mm_add_ps(quarter, _mm_movehl_ps(quarter, quarter));
+    return _mm_cvtss_f32(_mm_add_ss(quarter, _mm_shuffle_ps(quarter, quarter, 1)));
+  }
+  static float largest(Float v) { return _mm512_reduce_max_ps(v); }
+
+  static Integer nearest(Float v) { return _mm512_cvtps_epi32(v); }
+  static Float to_float(Integer v) { return _mm512_cvtepi32_ps(v); }
+  static Float power_of_two(Integer exponent) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(exponent, _mm512_set1_epi32(127)), 23));
+  }
+
+  template <int stride>
+  static Float load_strided(const float* p) {
+    return _mm512_i32gather_ps(_mm512_mullo_epi32(lane_numbers(), _mm512_set1_epi32(stride)), p, sizeof(float));
+  }
+
+  template <int bits>
+  static Integer spread(const std::byte* p) {
+    if constexpr (bits == 2) return _mm512_cvtepu16_epi32(load_half(p));
+    if constexpr (bits == 4 || bits == 8) return _mm512_loadu_si512(p);
+    if constexpr (bits == 3 || bits == 6) {
+      const __m512i quads = _mm512_setr_epi32(0, 1, 2, 2, 3, 4, 5, 5, 6, 7, 8, 8, 9, 10, 11, 11);
+      const __m128i triples = _mm_setr_epi8(0, 1, 2, -1, 3, 4, 5, -1, 6, 7, 8, -1, 9, 10, 11, -1);
+      const __m512i words = _mm512_permutexvar_epi32(quads, _mm512_maskz_loadu_epi32(0x0fff, p));
+      return _mm512_shuffle_epi8(words, _mm512_broadcast_i32x4(triples));
+    }
+    if constexpr (bits == 5) {
+      // Four codes are 20 bits: even lanes start on a byte, odd lanes four bits later.
+      const __m512i quads = _mm512_setr_epi32(0, 1, 2, 2, 2, 3, 4, 4, 5, 6, 7, 7, 7, 8, 9, 9);
+      const __m128i even = _mm_setr_epi8(0, 1, 2, -1, 2, 3, 4, -1, 5, 6, 7, -1, 7, 8, 9, -1);
+      const __m128i odd = _mm_setr_epi8(2, 3, 4, -1, 4, 5, 6, -1, 7, 8, 9, -1, 9, 10, 11, -1);
+      const __m512i bytes =
+          _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_setr_m128i(even, odd)), _mm256_setr_m128i(even, odd), 1);
+      const __m512i words = _mm512_permutexvar_epi32(quads, _mm512_maskz_loadu_epi32(0x03ff, p));
+      return _mm512_srlv_epi32(_mm512_shuffle_epi8(words, bytes), _mm512_set1_epi64(0x400000000));
+    }
+  }
+
+  template <int bits, int i>
+  static Float code(Integer words) {
+    if constexpr (code_is_shifted(bits, i)) return to_float(_mm512_srli_epi32(words, i * bits));
+    return to_float(_mm512_and_si512(words, _mm512_set1_epi32(code_mask(bits, i))));
+  }
+
+  template <int codes>
+  static GroupIndex group_index(std::uint32_t column, int shift) {
+    const __m512i columns = _mm512_mullo_epi32(lane_numbers(), _mm512_set1_epi32(codes));
+    return _mm512_srl_epi32(_mm512_add_epi32(_mm512_set1_epi32(static_cast<int>(column)), columns),
+                            _mm_cvtsi32_si128(shift));
+  }
+  static Float pick(Float table, GroupIndex index) { return _mm512_permutexvar_ps(index, table); }
+
+ private:
+  static __m512i lane_numbers() { return _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15); }
+  static __m256i load_half(const std::byte* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+};
+
+}  // namespace
+}  // namespace moeflux::cpu

@@ -1,0 +1,109 @@
+// Vectors of 4 lanes from the compiler's own vector types, for any processor; the interface is described in simd.h.
+#pragma once
+#include <cstring>
+
+#include "cpu/simd.h"
+
+namespace moeflux::cpu {
+namespace {
+
+struct Simd {
+  static constexpr int lanes = 4;
+  using Float = float __attribute__((vector_size(16)));
+  using Integer = std::int32_t __attribute__((vector_size(16)));
+  using GroupIndex = std::uint32_t;
+
+  static Float zero() { return Float{}; }
+  static Float broadcast(float value) { return Float{value, value, value, value}; }
+  static Float load(const float* p) { return load_bytes<Float>(p); }
+  static void store(float* p, Float v) { std::memcpy(p, &v, sizeof v); }
+  static Float load_bfloat16(const std::byte* p) { return as_float(load_half(p) << 16); }
+  static Float load_float16(const std::byte* p) {
+    const Words half = load_half(p);
+    const Words magnitude = (half & 0x7fff) << 13;
+    // Exponent 31 means infinity or not a number; every other value, denormal or not, is exact after one
+    // multiplication.
+    const Words special = magnitude | 0x7f800000;
+    const Words finite = as_words(as_float(magnitude) * 0x1p112f);
+    const Words is_special = reinterpret_cast<Words>((half & 0x7c00) == 0x7c00);
+    return as_float((is_special & special) | (~is_special & finite) | (half & 0x8000) << 16);
+  }
+
+  static Float add(Float a, Float b) { return a + b; }
+  static Float subtract(Float a, Float b) { return a - b; }
+  static Float multiply(Float a, Float b) { return a * b; }
+  static Float divide(Float a, Float b) { return a / b; }
+  static Float minimum(Float bound, Float v) { return select(bound < v, bound, v); }
+  static Float maximum(Float bound, Float v) { return select(bound > v, bound, v); }
+  static Float multiply_add(Float a, Float b, Float c) { return a * b + c; }
+
+  static float sum(Float v) { return (v[0] + v[2]) + (v[1] + v[3]); }
+  static float largest(Float v) {
+    const float even = v[0] > v[2] ? v[0] : v[2];
+    const float odd = v[1] > v[3] ? v[1] : v[3];
+    return even > odd ? even : odd;
+  }
+
+  static Integer nearest(Float v) {
+    // Adding and subtracting 1.5 * 2^23 rounds to an integer.
+    const Float magic = broadcast(0x1.8p23f);
+    return __builtin_convertvector((v + magic) - magic, Integer);
+  }
+  static Float to_float(Integer v) { return __builtin_convertvector(v, Float); }
+  static Float power_of_two(Integer exponent) { return as_float(reinterpret_cast<Words>(exponent + 127) << 23); }
+
+  template <int stride>
+  static Float load_strided(const float* p) {
+    return Float{p[0], p[stride], p[2 * stride], p[3 * stride]};
+  }
+
+  template <int bits>
+  static Integer spread(const std::byte* p) {
+    if constexpr (bits == 2) return reinterpret_cast<Integer>(load_half(p));
+    if constexpr (bits == 4 || bits == 8) return load_bytes<Integer>(p);
+    // The last lane is loaded so that nothing behind the codes is read.
+    if constexpr (bits == 3 || bits == 6) {
+      return reinterpret_cast<Integer>(Words{word(p), word(p + 3), word(p + 6), word(p + 8) >> 8});
+    }
+    // Four codes are 20 bits: even lanes start on a byte, odd lanes four bits later.
+    if constexpr (bits == 5) {
+      return reinterpret_cast<Integer>(Words{word(p), word(p + 1) >> 12, word(p + 5), word(p + 6) >> 12});
+    }
+  }
+
+  template <int bits, int i>
+  static Float code(Integer words) {
+    if constexpr (code_is_shifted(bits, i)) {
+      return to_float(reinterpret_cast<Integer>(reinterpret_cast<Words>(words) >> (i * bits)));
+    }
+    return to_float(words & code_mask(bits, i));
+  }
+
+  template <int codes>
+  static GroupIndex group_index(std::uint32_t column, int shift) {
+    return column >> shift;
+  }
+  static Float pick(Float table, GroupIndex index) { return broadcast(table[index % lanes]); }
+
+ private:
+  using Words = std::uint32_t __attribute__((vector_size(16)));
+  using Halves = std::uint16_t __attribute__((vector_size(8)));
+
+  template <typename T>
+  static T load_bytes(const void* p) {
+    T value;
+    std::memcpy(&value, p, sizeof value);
+    return value;
+  }
+  static std::uint32_t word(const std::byte* p) { return load_bytes<std::uint32_t>(p); }
+  static Words load_half(const std::byte* p) { return __builtin_convertvector(load_bytes<Halves>(p), Words); }
+  static Float as_float(Words v) { return reinterpret_cast<Float>(v); }
+  static Words as_words(Float v) { return reinterpret_cast<Words>(v); }
+  static Float select(Integer condition, Float a, Float b) {
+    const Words mask = reinterpret_cast<Words>(condition);
+    return as_float((mask & as_words(a)) | (~mask & as_words(b)));
+  }
+};
+
+}  // namespace
+}  // namespace moeflux::cpu

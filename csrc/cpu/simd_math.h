@@ -1,0 +1,91 @@
+// Vector functions that every instruction set shares: elements of any dtype, partial vectors, exponential, sigmoid,
+// SiLU. Included after a simd_<set>.h; see simd.h for why everything here has internal linkage.
+#pragma once
+#include <cstring>
+
+#include "params.h"
+
+namespace moeflux::cpu {
+namespace {
+
+// Calls body.template operator()<0>() ... <n - 1>(), so that the index is a constant expression.
+template <int n, int i = 0, typename Body>
+inline __attribute__((always_inline)) void unroll(const Body& body) {
+  if constexpr (i < n) {
+    body.template operator()<i>();
+    unroll<n, i + 1>(body);
+  }
+}
+
+inline std::size_t dtype_nbytes(Dtype dtype) { return dtype == FLOAT32 ? 4 : 2; }
+
+template <Dtype dtype>
+Simd::Float load_elements(const std::byte* p) {
+  if constexpr (dtype == FLOAT32) return Simd::load(reinterpret_cast<const float*>(p));
+  if constexpr (dtype == FLOAT16) return Simd::load_float16(p);
+  if constexpr (dtype == BFLOAT16) return Simd::load_bfloat16(p);
+}
+
+// The first n < lanes elements, zero in the other lanes; reads no further.
+template <Dtype dtype>
+Simd::Float load_first_elements(const std::byte* p, std::size_t n) {
+  std::byte padded[sizeof(float) * Simd::lanes] = {};
+  std::memcpy(padded, p, n * (dtype == FLOAT32 ? 4 : 2));
+  return load_elements<dtype>(padded);
+}
+
+// Element number i and those behind it, of n in all; lanes beyond n are zero.
+template <Dtype dtype>
+Simd::Float load_elements(const std::byte* p, std::size_t i, std::size_t n) {
+  p += i * (dtype == FLOAT32 ? 4 : 2);
+  return n - i >= Simd::lanes ? load_elements<dtype>(p) : load_first_elements<dtype>(p, n - i);
+}
+
+inline Simd::Float load_elements(Dtype dtype, const std::byte* p, std::size_t i, std::size_t n) {
+  if (dtype == BFLOAT16) return load_elements<BFLOAT16>(p, i, n);
+  if (dtype == FLOAT16) return load_elements<FLOAT16>(p, i, n);
+  return load_elements<FLOAT32>(p, i, n);
+}
+
+inline Simd::Float load(const float* p, std::size_t i, std::size_t n) {
+  return load_elements<FLOAT32>(reinterpret_cast<const std::byte*>(p), i, n);
+}
+
+inline void store(float* p, std::size_t i, std::size_t n, Simd::Float v) {
+  if (n - i >= Simd::lanes) return Simd::store(p + i, v);
+  float padded[Simd::lanes];
+  Simd::store(padded, v);
+  std::memcpy(p + i, padded, (n - i) * sizeof(float));
+}
+
+// e^x = 2^k e^r with k = round(x / ln 2), |r| <= ln 2 / 2, and the Taylor polynomial of degree 7 (relative error 6e-9
+// before rounding). Arguments are limited to where 2^k is a normal float32; not a number stays so.
+inline Simd::Float exponential(Simd::Float x) {
+  x = Simd::minimum(Simd::broadcast(88.0f), Simd::maximum(Simd::broadcast(-87.0f), x));
+  const Simd::Integer k = Simd::nearest(Simd::multiply(x, Simd::broadcast(1.44269504f)));
+  const Simd::Float k_float = Simd::to_float(k);
+  // ln 2 in two parts, the first so short that its product with k is exact.
+  Simd::Float r = Simd::multiply_add(k_float, Simd::broadcast(-0x1.63p-1f), x);
+  r = Simd::multiply_add(k_float, Simd::broadcast(0x1.bd0106p-13f), r);
+  Simd::Float polynomial = Simd::broadcast(1.0f / 5040);
+  polynomial = Simd::multiply_add(polynomial, r, Simd::broadcast(1.0f / 720));
+  polynomial = Simd::multiply_add(polynomial, r, Simd::broadcast(1.0f / 120));
+  polynomial = Simd::multiply_add(polynomial, r, Simd::broadcast(1.0f / 24));
+  polynomial = Simd::multiply_add(polynomial, r, Simd::broadcast(1.0f / 6));
+  polynomial = Simd::multiply_add(polynomial, r, Simd::broadcast(0.5f));
+  polynomial = Simd::multiply_add(polynomial, r, Simd::broadcast(1.0f));
+  polynomial = Simd::multiply_add(polynomial, r, Simd::broadcast(1.0f));
+  return Simd::multiply(polynomial, Simd::power_of_two(k));
+}
+
+inline Simd::Float sigmoid(Simd::Float x) {
+  const Simd::Float one = Simd::broadcast(1.0f);
+  return Simd::divide(one, Simd::add(one, exponential(Simd::subtract(Simd::zero(), x))));
+}
+
+inline Simd::Float silu(Simd::Float x) {
+  return Simd::divide(x, Simd::add(Simd::broadcast(1.0f), exponential(Simd::subtract(Simd::zero(), x))));
+}
+
+}  // namespace
+}  // namespace moeflux::cpu

@@ -1,0 +1,109 @@
+// The interface every backend implements. Knows devices, buffers and dispatches; no model, no file format.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "params.h"
+
+namespace moeflux {
+
+class Mapping;
+
+// Bytes that a device can address. Views share it; it lives as long as any Buffer, Recording or unfinished CommandBuffer uses it.
+class Allocation {
+ public:
+  Allocation(std::size_t nbytes, bool host) : nbytes_(nbytes), host_(host) {}
+  virtual ~Allocation() = default;
+  Allocation(const Allocation&) = delete;
+  Allocation& operator=(const Allocation&) = delete;
+
+  std::size_t nbytes() const { return nbytes_; }
+  bool host() const { return host_; }
+  // The address the CPU may use for `host` buffers and for reads from disk; null where there is none.
+  virtual std::byte* address() = 0;
+  // False for mapped files.
+  virtual bool writable() const { return true; }
+
+ private:
+  std::size_t nbytes_;
+  bool host_;
+};
+
+// A range of an allocation; copying it is cheap and shares the bytes.
+struct Buffer {
+  std::shared_ptr<Allocation> allocation;
+  std::size_t offset = 0;
+  std::size_t nbytes = 0;
+
+  Buffer view(std::size_t view_offset, std::size_t view_nbytes) const;
+  std::byte* address() const { return allocation->address() + offset; }
+};
+
+using Constants = std::map<std::string, std::uint32_t>;
+
+// One kernel specialised by its function constants.
+class Pipeline {
+ public:
+  virtual ~Pipeline() = default;
+  virtual const std::string& kernel() const = 0;
+  virtual const Constants& constants() const = 0;
+};
+
+// What can be dispatched into: a command buffer (once) or a recording (to be replayed).
+class Encoder {
+ public:
+  virtual ~Encoder() = default;
+  virtual void dispatch(std::shared_ptr<Pipeline> pipeline, std::span<const Buffer> buffers, std::span<const std::byte> params) = 0;
+  virtual void copy(const Buffer& source, const Buffer& destination) = 0;
+  virtual void zero(const Buffer& destination) = 0;
+};
+
+// A list of dispatches bound once; immutable from its first replay on.
+class Recording : public Encoder {
+ public:
+  virtual std::size_t size() const = 0;
+};
+
+// Work submitted in one piece. Keeps its buffers until it has finished.
+class CommandBuffer : public Encoder {
+ public:
+  virtual const std::string& label() const = 0;
+  virtual void replay(std::shared_ptr<Recording> recording) = 0;
+  virtual void commit() = 0;
+  // Blocks until the work has finished; throws DeviceError if it failed.
+  virtual void wait() = 0;
+  virtual bool done() const = 0;
+  virtual double gpu_seconds() const = 0;
+};
+
+// Runs command buffers one after the other, in the order of their commits, asynchronously.
+class Queue {
+ public:
+  virtual ~Queue() = default;
+  virtual std::shared_ptr<CommandBuffer> command_buffer(Step step, std::string label) = 0;
+};
+
+class Device {
+ public:
+  virtual ~Device() = default;
+  virtual std::string name() const = 0;         // "cpu", "metal", "cuda"
+  virtual std::string description() const = 0;  // hardware and instruction set, for people
+  // Zeroed, aligned to 2 MiB when at least that large, else to a page.
+  virtual Buffer buffer(std::size_t nbytes, bool host) = 0;
+  // No copy; the mapping stays mapped as long as the buffer is used.
+  virtual Buffer wrap(std::shared_ptr<Mapping> mapping) = 0;
+  virtual Buffer upload(std::span<const std::byte> bytes) = 0;
+  // Copies out of any buffer; the caller has waited for the work that writes it.
+  virtual void download(const Buffer& source, std::span<std::byte> destination) = 0;
+  virtual std::shared_ptr<Pipeline> pipeline(const std::string& kernel, const Constants& constants) = 0;
+  virtual std::shared_ptr<Queue> queue() = 0;
+  virtual std::shared_ptr<Recording> record() = 0;
+  virtual std::vector<std::string> kernels() const = 0;
+};
+
+}  // namespace moeflux

@@ -1,0 +1,44 @@
+// Messages of the exception types that carry more than a sentence.
+#include "error.h"
+
+#include <system_error>
+
+namespace moeflux {
+namespace {
+
+std::string read_message(const std::string& path, std::uint64_t offset, std::uint64_t wanted, std::uint64_t got,
+                         const std::string& reason) {
+  return "read " + std::to_string(got) + " of " + std::to_string(wanted) + " bytes at offset " +
+         std::to_string(offset) + " of " + path + ": " + reason;
+}
+
+std::string reason_of(int error_number) {
+  return error_number == 0 ? "end of file" : std::generic_category().message(error_number);
+}
+
+}  // namespace
+
+ReadError::ReadError(std::string path, std::uint64_t offset, std::uint64_t wanted, std::uint64_t got, int error_number)
+    : ReadError(read_message(path, offset, wanted, got, reason_of(error_number)), path, offset, wanted, got,
+                error_number) {}
+
+ReadError::ReadError(const std::string& message, std::string path, std::uint64_t offset, std::uint64_t wanted,
+                     std::uint64_t got, int error_number)
+    : std::runtime_error(message),
+      path(std::move(path)),
+      offset(offset),
+      wanted(wanted),
+      got(got),
+      error_number(error_number) {}
+
+ReadTimeoutError::ReadTimeoutError(std::string path, std::uint64_t offset, std::uint64_t wanted, double timeout_seconds)
+    : ReadError(read_message(path, offset, wanted, 0, "not finished after " + std::to_string(timeout_seconds) + " s"),
+                path, offset, wanted, 0, 0) {}
+
+FileError::FileError(std::string path, int error_number)
+    : std::runtime_error(path + ": " + std::generic_category().message(error_number)),
+      path(std::move(path)),
+      reason(std::generic_category().message(error_number)),
+      error_number(error_number) {}
+
+}  // namespace moeflux

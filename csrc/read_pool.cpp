@@ -1,0 +1,100 @@
+#include "read_pool.h"
+
+#include <mutex>
+#include <stdexcept>
+#include <string>
+
+#include "error.h"
+#include "read_schedule.h"
+
+namespace moeflux {
+
+// The threads of a pool, joined when destroyed.
+class ReadWorkers {
+ public:
+  ReadWorkers(ReadSchedule& schedule, unsigned n_workers) : schedule_(schedule) {
+    try {
+      for (unsigned i = 0; i < n_workers; ++i) threads_.push_back(start_thread([this] { work(); }));
+    } catch (...) {
+      close();
+      throw;
+    }
+  }
+  ~ReadWorkers() { close(); }
+  ReadWorkers(const ReadWorkers&) = delete;
+  ReadWorkers& operator=(const ReadWorkers&) = delete;
+
+  void close() {
+    schedule_.close();
+    // Whoever comes second waits until the first has joined them.
+    const std::lock_guard lock(join_mutex_);
+    for (std::thread& thread : threads_) thread.join();
+    threads_.clear();
+  }
+
+ private:
+  void work() {
+    StagingBlock staging;
+    while (const std::optional<ReadSchedule::Entry> entry = schedule_.take()) {
+      std::exception_ptr error;
+      try {
+        entry->get().file->read(entry->get().offset, entry->destination(), staging);
+      } catch (...) {
+        error = std::current_exception();
+      }
+      schedule_.finish(*entry, std::move(error));
+    }
+  }
+
+  ReadSchedule& schedule_;
+  std::mutex join_mutex_;
+  std::vector<std::thread> threads_;
+};
+
+ReadTicket::ReadTicket(std::shared_ptr<ReadSchedule> schedule, std::vector<ReadRange> ranges, Buffer destination,
+                       bool urgent)
+    : schedule_(std::move(schedule)),
+      ranges_(std::move(ranges)),
+      destination_(std::move(destination)),
+      progress_(ranges_.size(), Progress::queued),
+      n_unfinished_(ranges_.size()),
+      urgent_(urgent) {
+  for (const ReadRange& range : ranges_) nbytes_ += range.nbytes;
+}
+
+bool ReadTicket::done() const { return schedule_->done(*this); }
+bool ReadTicket::cancelled() const { return schedule_->cancelled(*this); }
+double ReadTicket::seconds() const { return schedule_->seconds(*this); }
+void ReadTicket::wait(std::optional<double> timeout_seconds) const { schedule_->wait(*this, timeout_seconds); }
+void ReadTicket::promote() { schedule_->promote(*this); }
+bool ReadTicket::cancel() { return schedule_->cancel(*this); }
+
+ReadPool::ReadPool(unsigned n_workers) : n_workers_(n_workers), schedule_(make_process_owned<ReadSchedule>()) {
+  if (n_workers == 0) throw std::invalid_argument("a read pool needs at least 1 worker, got 0");
+  workers_ = make_process_owned<ReadWorkers>(*schedule_, n_workers);
+}
+
+ReadPool::~ReadPool() = default;
+
+std::shared_ptr<ReadTicket> ReadPool::submit(std::vector<ReadRange> ranges, const Buffer& destination, bool urgent) {
+  if (ranges.empty()) throw std::invalid_argument("a read needs at least one range");
+  for (const ReadRange& range : ranges) {
+    if (range.nbytes == 0) throw std::invalid_argument("a read of " + range.file->path() + " needs at least 1 byte, got 0");
+    destination.view(range.buffer_offset, range.nbytes);
+  }
+  if (destination.allocation->address() == nullptr || !destination.allocation->writable()) {
+    throw DeviceError("reads need a buffer that the CPU can write to");
+  }
+  auto ticket = std::make_shared<ReadTicket>(schedule_, std::move(ranges), destination, urgent);
+  schedule_->submit(ticket);
+  return ticket;
+}
+
+void ReadPool::drain() const { schedule_->drain(); }
+
+void ReadPool::close() {
+  schedule_->check_process();
+  workers_->close();
+}
+
+}  // namespace moeflux

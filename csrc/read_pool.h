@@ -1,0 +1,86 @@
+// Workers that read file ranges into buffers. Knows files and bytes, no experts and no layers.
+#pragma once
+#include <chrono>
+#include <cstdint>
+#include <exception>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "device.h"
+#include "file.h"
+#include "thread.h"
+
+namespace moeflux {
+
+struct ReadRange {
+  std::shared_ptr<File> file;
+  std::uint64_t offset;
+  std::uint64_t nbytes;
+  std::uint64_t buffer_offset;
+};
+
+class ReadSchedule;
+class ReadWorkers;
+
+// One request of one or more ranges. Keeps its files and its destination until it is gone. Safe to use from any thread.
+class ReadTicket {
+ public:
+  ReadTicket(std::shared_ptr<ReadSchedule> schedule, std::vector<ReadRange> ranges, Buffer destination, bool urgent);
+
+  // No worker will touch the destination any more.
+  bool done() const;
+  // Cancelled before every byte arrived.
+  bool cancelled() const;
+  std::uint64_t nbytes() const { return nbytes_; }
+  // From submit to done. Throws DeviceError before it is done.
+  double seconds() const;
+  // Blocks until done. Throws ReadError, ReadCancelled, or ReadTimeoutError after `timeout_seconds`.
+  void wait(std::optional<double> timeout_seconds) const;
+  // Makes the ranges that are still queued urgent.
+  void promote();
+  // Drops the ranges that have not started; true if some bytes will not be delivered.
+  bool cancel();
+
+ private:
+  friend class ReadSchedule;
+  enum class Progress : std::uint8_t { queued, running, finished, dropped };
+
+  std::shared_ptr<ReadSchedule> schedule_;
+  const std::vector<ReadRange> ranges_;
+  const Buffer destination_;
+  std::uint64_t nbytes_ = 0;
+  const std::chrono::steady_clock::time_point submitted_at_ = std::chrono::steady_clock::now();
+
+  // Guarded by the schedule's mutex.
+  std::vector<Progress> progress_;
+  std::size_t n_unfinished_;
+  bool urgent_;
+  bool cancelled_ = false;
+  std::exception_ptr error_;
+  std::chrono::steady_clock::time_point done_at_;
+};
+
+class ReadPool {
+ public:
+  explicit ReadPool(unsigned n_workers);
+  // Closes.
+  ~ReadPool();
+  ReadPool(const ReadPool&) = delete;
+  ReadPool& operator=(const ReadPool&) = delete;
+
+  unsigned n_workers() const { return n_workers_; }
+  // Each range is a queue entry of its own, so that workers share them. Urgent ones come first, otherwise in order.
+  std::shared_ptr<ReadTicket> submit(std::vector<ReadRange> ranges, const Buffer& destination, bool urgent);
+  // Blocks until no read is queued or running.
+  void drain() const;
+  // Cancels queued reads, waits for running ones, stops the workers. Idempotent.
+  void close();
+
+ private:
+  unsigned n_workers_;
+  std::shared_ptr<ReadSchedule> schedule_;
+  ProcessOwned<ReadWorkers> workers_;
+};
+
+}  // namespace moeflux

@@ -1,0 +1,62 @@
+// Which range is read next, and what has become of each ticket. Reads nothing itself.
+#pragma once
+#include <condition_variable>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <optional>
+
+#include "read_pool.h"
+#include "thread.h"
+
+namespace moeflux {
+
+// The state that tickets, pool and workers share, behind one lock. Outlives the pool as long as a ticket exists.
+class ReadSchedule {
+ public:
+  struct Entry {
+    std::shared_ptr<ReadTicket> ticket;
+    std::size_t range;
+
+    const ReadRange& get() const { return ticket->ranges_[range]; }
+    std::span<std::byte> destination() const;
+  };
+
+  // Throws DeviceError in a forked child, where the lock may be held for ever.
+  void check_process() const { owner_.check("the read pool"); }
+
+  void submit(const std::shared_ptr<ReadTicket>& ticket);
+  // The next entry, or nothing when the pool closes. Blocks.
+  std::optional<Entry> take();
+  // `error` is null if every byte arrived.
+  void finish(const Entry& entry, std::exception_ptr error);
+  void drain();
+  // Cancels what is queued and refuses more; take() gives nothing from now on.
+  void close();
+
+  bool done(const ReadTicket& ticket);
+  bool cancelled(const ReadTicket& ticket);
+  double seconds(const ReadTicket& ticket);
+  void wait(const ReadTicket& ticket, std::optional<double> timeout_seconds);
+  void promote(const ReadTicket& ticket);
+  bool cancel(ReadTicket& ticket);
+
+ private:
+  using Progress = ReadTicket::Progress;
+
+  // All of these need the lock.
+  std::size_t drop_queued(ReadTicket& ticket, std::vector<Entry>& dropped);
+  void settle(ReadTicket& ticket, std::size_t n_ranges);
+  void throw_outcome(const ReadTicket& ticket) const;
+
+  OwnerProcess owner_;
+  std::mutex mutex_;
+  std::condition_variable entry_queued_;
+  std::condition_variable progressed_;
+  std::deque<Entry> urgent_;
+  std::deque<Entry> normal_;
+  std::size_t n_running_ = 0;
+  bool closed_ = false;
+};
+
+}  // namespace moeflux

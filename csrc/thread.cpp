@@ -1,0 +1,54 @@
+#include "thread.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <string>
+#include <system_error>
+
+#include "error.h"
+
+namespace moeflux {
+namespace {
+
+// Blocks asynchronous signals for the calling thread, and so for the threads that it starts, until destroyed.
+class SignalBlock {
+ public:
+  SignalBlock() {
+    sigset_t blocked;
+    sigfillset(&blocked);
+    // Faults belong to the thread that causes them, and profilers sample every thread.
+    for (const int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP, SIGPROF}) sigdelset(&blocked, fault);
+    pthread_sigmask(SIG_BLOCK, &blocked, &previous_);
+  }
+  ~SignalBlock() { pthread_sigmask(SIG_SETMASK, &previous_, nullptr); }
+  SignalBlock(const SignalBlock&) = delete;
+  SignalBlock& operator=(const SignalBlock&) = delete;
+
+ private:
+  sigset_t previous_;
+};
+
+}  // namespace
+
+std::thread start_thread(std::function<void()> body) {
+  const SignalBlock block;
+  try {
+    return std::thread(std::move(body));
+  } catch (const std::system_error& error) {
+    throw DeviceError(std::string("cannot start a thread: ") + error.what());
+  }
+}
+
+OwnerProcess::OwnerProcess() : process_(getpid()) {}
+
+bool OwnerProcess::is_current() const { return getpid() == process_; }
+
+void OwnerProcess::check(std::string_view what) const {
+  if (is_current()) return;
+  throw DeviceError(std::string(what) + " belongs to process " + std::to_string(process_) +
+                    " and its threads do not exist in this forked process; open devices and read pools after the fork");
+}
+
+}  // namespace moeflux
