@@ -1,0 +1,167 @@
+"""Native core: devices, buffers, command buffers and reads. Knows bytes and kernels, no model."""
+
+from collections.abc import Sequence
+from os import PathLike
+from typing import Protocol, final
+
+from typing_extensions import Buffer as SupportsBuffer
+
+__version__: str
+
+def device_names() -> list[str]:
+    """Backends that this build has and this machine can run, best first."""
+
+def open_device(name: str, n_threads: int = 0, instruction_set: str = "") -> Device:
+    """Open a backend by name.
+
+    `n_threads` 0 means one per core; `instruction_set` "" means the best this processor has. Both concern the CPU backend only.
+    Raises DeviceError, naming the backends of this build, if it is unknown or unavailable.
+    """
+
+@final
+class Step:
+    """Position of the first token and number of tokens: all that changes between two replays."""
+
+    def __init__(self, position: int, n_tokens: int) -> None: ...
+    @property
+    def position(self) -> int: ...
+    @property
+    def n_tokens(self) -> int: ...
+
+class Encoder(Protocol):
+    """What ops dispatch into: a CommandBuffer or a Recording."""
+
+    @property
+    def device(self) -> Device: ...
+    def dispatch(self, pipeline: Pipeline, buffers: Sequence[Buffer], params: bytes) -> None: ...
+
+@final
+class Device:
+    @property
+    def name(self) -> str: ...
+    @property
+    def description(self) -> str: ...
+    def buffer(self, nbytes: int, host: bool = False) -> Buffer:
+        """A zeroed buffer. Raises OutOfMemoryError; ValueError for nbytes < 1."""
+    def wrap(self, mapping: Mapping) -> Buffer:
+        """The whole mapping as a buffer, without a copy."""
+    def upload(self, data: SupportsBuffer) -> Buffer:
+        """A new buffer with a copy of `data` (C-contiguous)."""
+    def download(self, buffer: Buffer) -> bytes:
+        """A copy of the buffer's bytes. The caller has waited for the work that writes them."""
+    def pipeline(self, kernel: str, **constants: int) -> Pipeline:
+        """The kernel specialised by its constants, compiled once and cached. Raises DeviceError for an unknown kernel or constant."""
+    def queue(self) -> Queue: ...
+    def record(self) -> Recording: ...
+    def read_pool(self, n_workers: int = 8) -> ReadPool: ...
+    def kernels(self) -> list[str]: ...
+
+@final
+class Buffer:
+    """Device bytes. With host=True it supports the buffer protocol (NumPy sees the bytes); without, host access is refused."""
+
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def host(self) -> bool: ...
+    def view(self, offset: int, nbytes: int) -> Buffer:
+        """A range of this buffer sharing its bytes. Raises ValueError beyond the end."""
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+@final
+class Pipeline:
+    @property
+    def kernel(self) -> str: ...
+    @property
+    def constants(self) -> dict[str, int]: ...
+
+@final
+class Recording:
+    @property
+    def device(self) -> Device: ...
+    def dispatch(self, pipeline: Pipeline, buffers: Sequence[Buffer], params: bytes) -> None:
+        """Append a dispatch. Raises DeviceError for a wrong number of buffers or params size, or after the first replay."""
+    def copy(self, source: Buffer, destination: Buffer) -> None: ...
+    def zero(self, destination: Buffer) -> None: ...
+    def __len__(self) -> int: ...
+
+@final
+class Queue:
+    def command_buffer(self, step: Step, label: str = "") -> CommandBuffer: ...
+
+@final
+class CommandBuffer:
+    @property
+    def device(self) -> Device: ...
+    @property
+    def label(self) -> str: ...
+    def dispatch(self, pipeline: Pipeline, buffers: Sequence[Buffer], params: bytes) -> None: ...
+    def replay(self, recording: Recording) -> None: ...
+    def copy(self, source: Buffer, destination: Buffer) -> None:
+        """Copy bytes between buffers of equal nbytes, in order with the dispatches."""
+    def zero(self, destination: Buffer) -> None: ...
+    def commit(self) -> None:
+        """Submit. Raises DeviceError if already committed."""
+    def wait(self) -> None:
+        """Block until finished (without the GIL). Raises DeviceError if not committed, or if the work failed."""
+    @property
+    def done(self) -> bool: ...
+    @property
+    def gpu_seconds(self) -> float:
+        """Time the device spent on this command buffer. Raises DeviceError before it is done."""
+
+@final
+class Mapping:
+    """A file mapped read-only; supports the buffer protocol."""
+
+    def __init__(self, path: str | PathLike[str]) -> None: ...
+    @property
+    def nbytes(self) -> int: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+@final
+class File:
+    """A file opened for positioned reads. Closed when the last ticket that uses it is gone."""
+
+    def __init__(self, path: str | PathLike[str], direct: bool = False) -> None:
+        """Raises FileNotFoundError, PermissionError or OSError; `direct` bypasses the page cache."""
+    @property
+    def path(self) -> str: ...
+    @property
+    def nbytes(self) -> int: ...
+
+@final
+class ReadPool:
+    """Workers that read file ranges into buffers. Urgent reads overtake all others."""
+
+    @property
+    def n_workers(self) -> int: ...
+    def submit(self, file: File, offset: int, nbytes: int, buffer: Buffer, urgent: bool = True) -> ReadTicket:
+        """Read nbytes at offset into the start of buffer. Raises ValueError if buffer is too small."""
+    def submit_ranges(
+        self, ranges: Sequence[tuple[File, int, int, int]], buffer: Buffer, urgent: bool = True
+    ) -> ReadTicket:
+        """One ticket for several ranges (file, file offset, nbytes, buffer offset)."""
+    def drain(self) -> None:
+        """Block until no read is queued or running."""
+    def close(self) -> None:
+        """Cancel queued reads, wait for running ones, stop the workers. Idempotent."""
+
+@final
+class ReadTicket:
+    @property
+    def done(self) -> bool:
+        """No worker will touch the destination any more."""
+    @property
+    def cancelled(self) -> bool: ...
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def seconds(self) -> float:
+        """From submit to done. Raises DeviceError before it is done."""
+    def wait(self, timeout: float | None = None) -> None:
+        """Block until done (without the GIL). Raises ReadError, ReadCancelled, or ReadTimeoutError after `timeout` seconds."""
+    def promote(self) -> None:
+        """Make a queued read urgent."""
+    def cancel(self) -> bool:
+        """Drop what has not started. True if the ticket will not deliver all bytes."""

@@ -1,0 +1,67 @@
+"""Exceptions of moeflux. Each message says what was wanted, what was got, and of which thing."""
+
+
+class MoefluxError(Exception):
+    """Base of every error that moeflux raises on purpose."""
+
+
+class DeviceError(MoefluxError):
+    """A device refused or failed: unavailable backend, unknown kernel, bad dispatch, failed command buffer."""
+
+
+class OutOfMemoryError(DeviceError, MemoryError):
+    """A buffer of `nbytes` could not be had."""
+
+    def __init__(self, message: str, nbytes: int = 0) -> None:
+        super().__init__(message)
+        self.nbytes = nbytes
+
+
+class CheckpointError(MoefluxError):
+    """A checkpoint is damaged, incomplete or of an unknown kind. Names the file and, where known, the tensor."""
+
+
+class ReadError(MoefluxError, OSError):
+    """A read failed or came short: `path`, `offset`, `wanted`, `got`, and `errno` (0 for a short read)."""
+
+    def __init__(
+        self, message: str, path: str = "", offset: int = 0, wanted: int = 0, got: int = 0, errno: int = 0
+    ) -> None:
+        super().__init__(message)
+        self.path = path
+        self.offset = offset
+        self.wanted = wanted
+        self.got = got
+        self.errno = errno
+
+
+class ReadCancelled(MoefluxError):
+    """A read was cancelled before all of its bytes arrived."""
+
+
+class ReadTimeoutError(ReadError, TimeoutError):
+    """A read did not finish within the time allowed."""
+
+
+class ContextOverflowError(MoefluxError, ValueError):
+    """More tokens than the context holds: `position`, `n_tokens`, `context_size`."""
+
+    def __init__(self, position: int, n_tokens: int, context_size: int) -> None:
+        super().__init__(
+            f"{n_tokens} tokens at position {position} exceed the context of {context_size} positions"
+        )
+        self.position = position
+        self.n_tokens = n_tokens
+        self.context_size = context_size
+
+
+class SessionStateError(MoefluxError):
+    """The session cannot be used as asked, for example after an error left it half way through a token."""
+
+
+class ChatTemplateError(MoefluxError, ValueError):
+    """The checkpoint has no usable chat template, or the template refused the messages."""
+
+
+class LogitsError(MoefluxError, ArithmeticError):
+    """Logits that no token can be drawn from: not a vector, NaN, infinite, or all excluded."""
