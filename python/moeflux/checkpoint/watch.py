@@ -1,0 +1,66 @@
+"""Notices that a file in use was shortened or rewritten, before mapped weights are read from it."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from moeflux.errors import CheckpointError, ReadError
+
+
+@dataclass(frozen=True)
+class _Watched:
+    path: Path
+    descriptor: int
+    nbytes: int
+    modified: int
+
+
+class FileWatch:
+    """Size and modification time of open files, as they were when the watch began.
+
+    A file that is renamed or unlinked stays open and as it was. Reading a page of a mapped file beyond its new end would
+    kill the process, so a step checks first.
+    """
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        self._files = [_open(path) for path in sorted(set(paths))]
+        self._close = weakref.finalize(self, _close, [file.descriptor for file in self._files])
+
+    def check(self) -> None:
+        """Raises ReadError naming the first file that has changed since."""
+        for file in self._files:
+            status = os.fstat(file.descriptor)
+            if status.st_size != file.nbytes:
+                raise ReadError(
+                    f"{file.path} changed while in use: it had {file.nbytes} bytes and has {status.st_size}; "
+                    "load the model again",
+                    str(file.path),
+                    wanted=file.nbytes,
+                    got=status.st_size,
+                )
+            if status.st_mtime_ns != file.modified:
+                raise ReadError(
+                    f"{file.path} was rewritten while in use; load the model again", str(file.path)
+                )
+
+    def close(self) -> None:
+        """Close the files. Idempotent."""
+        self._close()
+
+
+def _open(path: Path) -> _Watched:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be opened: {error.strerror}") from error
+    status = os.fstat(descriptor)
+    return _Watched(path, descriptor, status.st_size, status.st_mtime_ns)
+
+
+def _close(descriptors: list[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
