@@ -1,0 +1,1 @@
+"""Expert streaming: which routed experts are in memory, and which are read next."""
