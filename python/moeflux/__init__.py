@@ -1,0 +1,43 @@
+"""Mixture-of-Experts models far larger than memory, run exactly, on one machine, from Python."""
+
+from __future__ import annotations
+
+from moeflux._core import Step, __version__
+from moeflux.api import devices, inspect, load
+from moeflux.engine.budget import MemoryCapError
+from moeflux.engine.generate import Event, GenerationStats
+from moeflux.engine.model import Model
+from moeflux.engine.session import Session
+from moeflux.errors import (
+    ChatTemplateError,
+    CheckpointError,
+    ContextOverflowError,
+    DeviceError,
+    MoefluxError,
+    OutOfMemoryError,
+    ReadError,
+    SessionStateError,
+)
+from moeflux.settings import Settings
+
+__all__ = [
+    "ChatTemplateError",
+    "CheckpointError",
+    "ContextOverflowError",
+    "DeviceError",
+    "Event",
+    "GenerationStats",
+    "MemoryCapError",
+    "Model",
+    "MoefluxError",
+    "OutOfMemoryError",
+    "ReadError",
+    "Session",
+    "SessionStateError",
+    "Settings",
+    "Step",
+    "__version__",
+    "devices",
+    "inspect",
+    "load",
+]

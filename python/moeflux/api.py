@@ -1,0 +1,56 @@
+"""The entry points of the package: load a model, look at one, list devices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from os import PathLike
+
+from moeflux._core import device_names, open_device
+from moeflux.engine.inspection import ModelInfo, inspect_checkpoint
+from moeflux.engine.model import Model
+from moeflux.errors import DeviceError
+from moeflux.hub import resolve
+from moeflux.settings import Settings
+
+BACKENDS = ("metal", "cuda", "cpu")
+
+
+@dataclass(frozen=True)
+class DeviceInfo:
+    """One backend: whether this build and machine can run it, and if not, why."""
+
+    name: str
+    description: str
+    available: bool
+    reason: str
+
+
+def load(
+    path_or_hub_id: str | PathLike[str],
+    device: str = "auto",
+    memory: int | str | None = None,
+    settings: Settings | None = None,
+) -> Model:
+    """Load a checkpoint folder, a hub id ("org/name") or "demo".
+
+    memory: cap in bytes, or "8GB", "6.5GiB", "50%". Raises CheckpointError, DeviceError, OutOfMemoryError, ValueError.
+    """
+    return Model(resolve(str(path_or_hub_id)), device, memory, settings)
+
+
+def inspect(path_or_hub_id: str | PathLike[str]) -> ModelInfo:
+    """Architecture, sizes and whether it fits, without loading it. Raises CheckpointError."""
+    return inspect_checkpoint(resolve(str(path_or_hub_id)))
+
+
+def devices() -> list[DeviceInfo]:
+    """Every backend there is, best first, those that cannot run here with the reason."""
+    names = device_names()
+    found: list[DeviceInfo] = []
+    for name in BACKENDS:
+        try:
+            description, reason = open_device(name).description, ""
+        except DeviceError as error:
+            description, reason = "", str(error)
+        found.append(DeviceInfo(name, description, name in names, reason))
+    return found

@@ -1,0 +1,125 @@
+"""What a model needs in memory and how many expert slots a cap leaves. Decides before anything is allocated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from moeflux.blocks.moe import SparseMoe
+from moeflux.blocks.workspace import Workspace
+from moeflux.checkpoint import Checkpoint
+from moeflux.engine.dry_run import DryDevice
+from moeflux.engine.runtime import LOGIT_ROWS
+from moeflux.errors import MoefluxError
+from moeflux.experts.stream import slot_nbytes
+from moeflux.memory import available_memory, format_size, parse_size, resident_memory
+from moeflux.models import load_model
+from moeflux.models.loaded import LoadedModel
+from moeflux.ops.operands import ExpertBatch
+
+DEFAULT_SHARE_OF_AVAILABLE_MEMORY = 0.8
+
+
+@dataclass(frozen=True)
+class MemoryNeeds:
+    """Bytes by purpose, whatever the number of slots."""
+
+    process_nbytes: int
+    """Interpreter and libraries, as measured."""
+    dense_nbytes: int
+    state_nbytes: int
+    """One session at the context asked for."""
+    scratch_nbytes: int
+    """Activations of decode and of a prefill chunk."""
+    slot_nbytes: int
+    n_experts: int
+    """Routed experts of all layers together."""
+    top_k: int
+
+    @property
+    def fixed_nbytes(self) -> int:
+        """All but the slots."""
+        return self.process_nbytes + self.dense_nbytes + self.state_nbytes + self.scratch_nbytes
+
+    @property
+    def floor_nbytes(self) -> int:
+        """Least memory that runs the model: the experts of one layer of one token, and two for prefill."""
+        return self.fixed_nbytes + max(2, self.top_k) * self.slot_nbytes
+
+    @property
+    def whole_nbytes(self) -> int:
+        """Memory in which every expert has a slot."""
+        return self.fixed_nbytes + self.n_experts * self.slot_nbytes
+
+    def n_slots(self, memory: int | str | None) -> int:
+        """Slots that a cap on the whole process leaves, at most one per expert.
+
+        Without a cap, a share of the memory that is available now. Raises MemoryCapError below the floor.
+        """
+        if memory is None:
+            share = int(DEFAULT_SHARE_OF_AVAILABLE_MEMORY * available_memory())
+            cap = self.process_nbytes + share
+        else:
+            cap = parse_size(memory)
+        if cap < self.floor_nbytes:
+            raise MemoryCapError(cap, self)
+        return min((cap - self.fixed_nbytes) // self.slot_nbytes, self.n_experts)
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Purpose and size, for people."""
+        return [
+            ("interpreter and libraries", format_size(self.process_nbytes)),
+            ("dense weights", format_size(self.dense_nbytes)),
+            ("state of one session", format_size(self.state_nbytes)),
+            ("activations", format_size(self.scratch_nbytes)),
+            (f"expert slots, at least {max(2, self.top_k)} of {self.n_experts}", self._floor_slots()),
+        ]
+
+    def _floor_slots(self) -> str:
+        return format_size(self.floor_nbytes - self.fixed_nbytes)
+
+
+class MemoryCapError(MoefluxError, ValueError):
+    """A cap below the least memory that runs the model: `cap_nbytes` and the `needs` by purpose."""
+
+    def __init__(self, cap_nbytes: int, needs: MemoryNeeds) -> None:
+        parts = ", ".join(f"{purpose} {size}" for purpose, size in needs.rows())
+        super().__init__(
+            f"memory of {format_size(cap_nbytes)} is below the {format_size(needs.floor_nbytes)} "
+            f"that this model needs: {parts}"
+        )
+        self.cap_nbytes = cap_nbytes
+        self.needs = needs
+
+
+def memory_needs(loaded: LoadedModel, context_size: int, prefill_chunk: int) -> MemoryNeeds:
+    """What a model needs for one session of `context_size` positions."""
+    layers = [layer for layer in loaded.experts if layer is not None]
+    return MemoryNeeds(
+        process_nbytes=resident_memory(),
+        dense_nbytes=loaded.dense_nbytes,
+        state_nbytes=loaded.decoder.state_nbytes(context_size),
+        scratch_nbytes=scratch_nbytes(loaded, 1) + scratch_nbytes(loaded, prefill_chunk),
+        slot_nbytes=slot_nbytes(layers),
+        n_experts=sum(layer.n_experts for layer in layers),
+        top_k=loaded.config.num_experts_per_tok,
+    )
+
+
+def memory_needs_of(checkpoint: Checkpoint, context_size: int, prefill_chunk: int) -> MemoryNeeds:
+    """The same from a checkpoint's headers alone. Raises CheckpointError."""
+    return memory_needs(load_model(checkpoint, DryDevice().as_device()), context_size, prefill_chunk)
+
+
+def scratch_nbytes(loaded: LoadedModel, n_tokens: int) -> int:
+    """Bytes of activations for `n_tokens` tokens, found by encoding every layer on a device that runs nothing."""
+    device = DryDevice().as_device()
+    work, decoder = Workspace(device, n_tokens), loaded.decoder
+    encoder = device.record()
+    top_k, size = loaded.config.num_experts_per_tok, slot_nbytes(loaded.experts)
+    table = device.buffer(4 * n_tokens * top_k, host=True)
+    batch = ExpertBatch(device.buffer(size), size, table, table, top_k)
+    for layer in decoder.layers:
+        layer.encode_mixer(encoder, layer.new_state(device, n_tokens), work)
+        if isinstance(layer.mlp, SparseMoe):
+            layer.encode_moe(encoder, batch, table, work)
+    return work.nbytes + LOGIT_ROWS * 4 * decoder.vocabulary

@@ -1,0 +1,148 @@
+"""A loaded model: what `moeflux.load` returns. Joins checkpoint, device, sessions and text."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+
+from moeflux._core import Device, open_device
+from moeflux.chat import ChatTemplate
+from moeflux.checkpoint import Checkpoint
+from moeflux.checkpoint.watch import FileWatch
+from moeflux.engine.budget import MemoryNeeds, memory_needs
+from moeflux.engine.generate import Event, Generation, Limits
+from moeflux.engine.prefill import Prefill
+from moeflux.engine.runtime import Runtime
+from moeflux.engine.sampler import Sampler, SamplingParams
+from moeflux.engine.session import Session
+from moeflux.experts.stream import ExpertStream
+from moeflux.models import load_model
+from moeflux.models.loaded import LoadedModel, ModelConfig
+from moeflux.settings import Settings
+from moeflux.tokenizer import Tokenizer
+
+MAX_DEFAULT_CONTEXT = 32768
+
+
+class Model:
+    """Weights on a device and experts on disk. Make sessions with session(), text with generate(); close() when done."""
+
+    def __init__(
+        self, folder: Path, device: str = "auto", memory: int | str | None = None, settings: Settings | None = None
+    ) -> None:
+        self.settings = settings or Settings.from_environment()
+        self._checkpoint = Checkpoint.open(folder)
+        self._device = open_device(
+            device if device != "auto" else self.settings.device,
+            self.settings.n_threads,
+            self.settings.instruction_set,
+        )
+        self._loaded = load_model(self._checkpoint, self._device)
+        self._needs = memory_needs(self._loaded, self.context_size, self.settings.prefill_chunk)
+        n_slots = self._needs.n_slots(memory)
+        self._runtime = self._start(n_slots)
+        self._prefill = Prefill(self._runtime)
+        self._close = weakref.finalize(self, self._runtime.close)
+
+    @property
+    def config(self) -> ModelConfig:
+        """The architecture's configuration, under the names of config.json."""
+        return self._loaded.config
+
+    @property
+    def device(self) -> Device:
+        return self._device
+
+    @property
+    def runtime(self) -> Runtime:
+        """Queue, decoder, experts and scratch, for decode loops of your own."""
+        return self._runtime
+
+    @property
+    def memory_needs(self) -> MemoryNeeds:
+        """Bytes by purpose; `runtime.experts.n_slots` is the number of slots that the cap left."""
+        return self._needs
+
+    @property
+    def path(self) -> Path:
+        """The checkpoint's folder."""
+        return self._checkpoint.path
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """Raises CheckpointError if the checkpoint has none."""
+        return Tokenizer.from_folder(self.path)
+
+    @cached_property
+    def chat_template(self) -> ChatTemplate:
+        """Raises ChatTemplateError if the checkpoint has none."""
+        return ChatTemplate(self.tokenizer)
+
+    @property
+    def context_size(self) -> int:
+        """Positions of a session that does not ask for another number."""
+        limit = self.config.max_position_embeddings
+        return self.settings.context_size or min(limit, MAX_DEFAULT_CONTEXT)
+
+    def session(self, context_size: int | None = None) -> Session:
+        """A new, empty session of `context_size` positions. Raises ValueError beyond the model's own limit."""
+        size = context_size or self.context_size
+        limit = self.config.max_position_embeddings
+        if not 1 <= size <= limit:
+            raise ValueError(f"context_size must be 1 .. {limit} for this model, got {size}")
+        return Session(self._runtime, self._prefill, size)
+
+    def encode_prompt(self, prompt: str | Sequence[Mapping[str, object]], **template: object) -> list[int]:
+        """Token ids of a raw prompt, or of messages through the checkpoint's chat template (with its variables)."""
+        if isinstance(prompt, str):
+            return self.tokenizer.encode(prompt, add_bos=True)
+        return self.chat_template.encode(prompt, **template)
+
+    def generate(
+        self,
+        prompt: str | Sequence[Mapping[str, object]],
+        *,
+        max_tokens: int = 256,
+        stop: Sequence[str] = (),
+        session: Session | None = None,
+        template: Mapping[str, object] | None = None,
+        **sampling: object,
+    ) -> Iterator[Event]:
+        """Generate text after a raw prompt or a list of chat messages; one Event per token.
+
+        `sampling`: fields of SamplingParams (temperature, top_p, top_k, min_p, repetition_penalty, presence_penalty,
+        frequency_penalty, seed). `template`: variables of the chat template. Arguments are checked at the call:
+        ValueError for an empty prompt or a bad parameter, ContextOverflowError where prompt and answer do not fit.
+        """
+        sampler = Sampler(SamplingParams(**sampling))  # type: ignore[arg-type]
+        limits = Limits(max_tokens, self.tokenizer.eos_token_ids, tuple(stop))
+        prompt_ids = self.encode_prompt(prompt, **(template or {}))
+        if not prompt_ids:
+            raise ValueError("the prompt is empty, at least one token is wanted")
+        session = session or self.session()
+        session.check_room(len(prompt_ids))
+        return Generation(session, self._runtime, self.tokenizer, sampler, limits).run(prompt_ids)
+
+    def _start(self, n_slots: int) -> Runtime:
+        device, loaded, settings = self._device, self._loaded, self.settings
+        top_k = loaded.config.num_experts_per_tok
+        files = FileWatch(entry.path for entry in self._checkpoint.tensors.values())
+        experts = ExpertStream(device, loaded.experts, top_k, n_slots, settings.n_read_workers)
+        return Runtime(
+            device, device.queue(), loaded.decoder, experts, files, settings.prefill_chunk
+        )
+
+    def close(self) -> None:
+        """Stop reads and let go of the device. Sessions of this model cannot be used any more. Idempotent."""
+        self._close()
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,97 @@
+"""Prefill: a chunk of tokens through all layers, layers outermost, each needed expert read once per chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from moeflux._core import CommandBuffer, Step
+from moeflux.blocks.decoder import DecoderLayer, hidden, normed, router_logits
+from moeflux.blocks.moe import Routing, SparseMoe
+from moeflux.blocks.workspace import host_array
+from moeflux.engine.runtime import LOGIT_ROWS, Float32Array, Runtime
+from moeflux.engine.state import SequenceState
+from moeflux.experts.slots import Demand
+
+
+class Prefill:
+    """Runs prompts through the model in chunks; scratch and tables are shared by all sessions of the runtime."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._tokens = runtime.device.buffer(4 * runtime.prefill_chunk, host=True)
+        self._token_array = host_array(self._tokens, np.int32, (runtime.prefill_chunk,))
+        self._tables = [runtime.expert_table(runtime.prefill_chunk) for _ in range(2)]
+
+    def chunks(self, token_ids: Sequence[int], position: int) -> Iterator[Sequence[int]]:
+        """Pieces of a prompt that starts at `position`, broken at multiples of the chunk counted from position 0."""
+        size = self._runtime.prefill_chunk
+        first = 0
+        while first < len(token_ids):
+            last = min(first + size - (position + first) % size, len(token_ids))
+            yield token_ids[first:last]
+            first = last
+
+    def run(self, state: SequenceState, token_ids: Sequence[int]) -> None:
+        """One chunk (at most prefill_chunk tokens): the states advance; the last hidden rows stay in the workspace."""
+        runtime, step = self._runtime, Step(state.position, len(token_ids))
+        runtime.files.check()
+        work, decoder = runtime.prefill_work, runtime.decoder
+        self._token_array[: len(token_ids)] = token_ids
+        commands = runtime.queue.command_buffer(step, "embedding")
+        decoder.encode_embedding(commands, self._tokens, work)
+        for layer, layer_state in zip(decoder.layers, state.layers, strict=True):
+            layer.encode_mixer(commands, layer_state, work)
+            if isinstance(layer.mlp, SparseMoe):
+                runtime.finish(commands)
+                runtime.experts.release_all()
+                commands = self._experts(layer, layer.mlp, step)
+        runtime.finish(commands)
+        runtime.experts.release_all()
+
+    def logits(self, first: int, count: int) -> Float32Array:
+        """Logits [count, V] after the rows first .. first + count - 1 of the chunk that ran last."""
+        runtime = self._runtime
+        work, decoder = runtime.prefill_work, runtime.decoder
+        out = np.empty((count, decoder.vocabulary), np.float32)
+        logits = runtime.logit_work.rows("logits", decoder.vocabulary, host=True)
+        array = host_array(logits.buffer, np.float32, (LOGIT_ROWS, decoder.vocabulary))
+        for done in range(0, count, LOGIT_ROWS):
+            n_rows = min(LOGIT_ROWS, count - done)
+            rows = hidden(work, decoder.width).rows(first + done, n_rows)
+            commands = runtime.queue.command_buffer(Step(0, n_rows), "logits")
+            decoder.encode_logits(commands, rows, logits, runtime.logit_work)
+            runtime.finish(commands)
+            out[done : done + n_rows] = array[:n_rows]
+        return out
+
+    def _experts(self, layer: DecoderLayer, moe: SparseMoe, step: Step) -> CommandBuffer:
+        """The expert half of a layer, in waves that fit the slots: while one computes, the next is read."""
+        runtime = self._runtime
+        work, width = runtime.prefill_work, runtime.decoder.width
+        experts, x = runtime.experts, normed(work, width)
+        routing = self._route(moe, step.n_tokens)
+        for table in self._tables:
+            table.set_weights(routing)
+        running: CommandBuffer | None = None
+        wanted = np.unique(routing.experts).tolist()
+        for index, wave in enumerate(experts.waves(layer.index, wanted)):
+            table = self._tables[index % 2]
+            slots = experts.fetch(layer.index, wave, Demand.PREFILL)
+            table.set_groups(routing, slots, wave)
+            commands = runtime.queue.command_buffer(step, f"layer {layer.index} experts")
+            moe.encode_experts(commands, x, table.batch, work)
+            commands.commit()
+            if running is not None:
+                running.wait()
+                experts.release_oldest()
+            running = commands
+        commands = runtime.queue.command_buffer(step, f"layer {layer.index + 1}")
+        moe.encode_combine(commands, x, hidden(work, width), self._tables[0].weights, work)
+        return commands
+
+    def _route(self, moe: SparseMoe, n_tokens: int) -> Routing:
+        logits = router_logits(self._runtime.prefill_work, moe.n_experts)
+        shape = (self._runtime.prefill_chunk, moe.n_experts)
+        return moe.route(host_array(logits.buffer, np.float32, shape)[:n_tokens])
