@@ -1,0 +1,43 @@
+"""Fixtures of all tests: tiny random checkpoints, made once, and models loaded from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tiny_checkpoint import TinyModel, write_hf, write_mlx
+
+import moeflux
+
+KINDS = ("qwen3_5_moe", "qwen3_next", "qwen3_moe")
+CheckpointFolders = Callable[[str, str], Path]
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> CheckpointFolders:
+    """Folder of the tiny checkpoint of a kind in a style ("mlx": 4-bit, "hf": raw bfloat16)."""
+    root = tmp_path_factory.mktemp("tiny")
+
+    def folder(kind: str, style: str = "mlx") -> Path:
+        target = root / f"{kind}-{style}"
+        if not target.exists():
+            write = write_mlx if style == "mlx" else write_hf
+            write(TinyModel(kind=kind), target)
+        return target
+
+    return folder
+
+
+@pytest.fixture(params=KINDS)
+def model(request: pytest.FixtureRequest, tiny_folder: CheckpointFolders) -> Iterator[moeflux.Model]:
+    """A tiny model of each family, with all of its experts in memory."""
+    with moeflux.load(tiny_folder(request.param, "mlx"), device="cpu") as loaded:
+        yield loaded
+
+
+@pytest.fixture
+def hybrid(tiny_folder: CheckpointFolders) -> Iterator[moeflux.Model]:
+    """A tiny model with gated delta nets and full attention."""
+    with moeflux.load(tiny_folder("qwen3_5_moe", "mlx"), device="cpu") as loaded:
+        yield loaded
