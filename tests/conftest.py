@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tiny_checkpoint import TinyModel, write_hf, write_mlx
 
 import moeflux
+from tiny_checkpoint import TinyModel, write_hf, write_mlx
 
 KINDS = ("qwen3_5_moe", "qwen3_next", "qwen3_moe")
 CheckpointFolders = Callable[[str, str], Path]
@@ -30,7 +30,9 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> CheckpointFolders:
 
 
 @pytest.fixture(params=KINDS)
-def model(request: pytest.FixtureRequest, tiny_folder: CheckpointFolders) -> Iterator[moeflux.Model]:
+def model(
+    request: pytest.FixtureRequest, tiny_folder: CheckpointFolders
+) -> Iterator[moeflux.Model]:
     """A tiny model of each family, with all of its experts in memory."""
     with moeflux.load(tiny_folder(request.param, "mlx"), device="cpu") as loaded:
         yield loaded

@@ -1,4 +1,4 @@
-"""The shape of the tree: imports run downward only, files stay small, the environment is read in one place."""
+"""The shape of the tree: imports run downward, files stay small, one reader of the environment."""
 
 from __future__ import annotations
 

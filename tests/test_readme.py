@@ -31,7 +31,11 @@ def clean_clone(folder: Path) -> Path:
 def test_run_command_prints_generated_text(tmp_path: Path) -> None:
     clone = clean_clone(tmp_path)
     run = subprocess.run(
-        ["bash", "-c", readme_command("run")], cwd=clone, capture_output=True, text=True, check=False
+        ["bash", "-c", readme_command("run")],
+        cwd=clone,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert run.returncode == 0, run.stderr[-3000:]
     assert "decode" in run.stderr.splitlines()[-1]
@@ -42,7 +46,11 @@ def test_run_command_prints_generated_text(tmp_path: Path) -> None:
 def test_test_command_runs_every_test(tmp_path: Path) -> None:
     clone = clean_clone(tmp_path)
     run = subprocess.run(
-        ["bash", "-c", readme_command("test")], cwd=clone, capture_output=True, text=True, check=False
+        ["bash", "-c", readme_command("test")],
+        cwd=clone,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     output = run.stdout + run.stderr
     assert run.returncode == 0, output[-3000:]

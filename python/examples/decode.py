@@ -1,4 +1,7 @@
-"""A decode loop of your own: greedy, layer by layer over the native dispatch. Usage: decode.py MODEL PROMPT"""
+"""A decode loop of your own: greedy, layer by layer over the native dispatch.
+
+Usage: decode.py MODEL PROMPT
+"""
 
 import sys
 
@@ -10,7 +13,7 @@ from moeflux.blocks.decoder import hidden, router_logits
 
 model = moeflux.load(sys.argv[1])
 run, decoder, work = model.runtime, model.runtime.decoder, model.runtime.decode_work
-experts, table = experts, run.decode_table
+experts, table = run.experts, run.decode_table
 state = decoder.new_state(model.device, context=512)
 token_buffer = model.device.buffer(4, host=True)
 logits = work.rows("logits", decoder.vocabulary, host=True)
@@ -26,7 +29,9 @@ def decode(token: int, position: int) -> int:
         commands.commit()
         commands.wait()
         experts.release_all()
-        routing = layer.mlp.route(np.frombuffer(router_logits(work, layer.mlp.n_experts).buffer, np.float32)[None])
+        routing = layer.mlp.route(
+            np.frombuffer(router_logits(work, layer.mlp.n_experts).buffer, np.float32)[None]
+        )
         table.set_routing(routing, experts.fetch(layer.index, routing.experts[0].tolist()))
         commands = run.queue.command_buffer(step)
         layer.encode_moe(commands, table.batch, table.weights, work)

@@ -8,14 +8,27 @@ from typing_extensions import Buffer as SupportsBuffer
 
 __version__: str
 
+def crc32c(data: SupportsBuffer, initial: int = 0) -> int:
+    """CRC32C (RFC 3720) of C-contiguous bytes.
+
+    `initial` is the checksum of the bytes before them.
+    """
+
 def device_names() -> list[str]:
     """Backends that this build has and this machine can run, best first."""
 
 def open_device(name: str, n_threads: int = 0, instruction_set: str = "") -> Device:
     """Open a backend by name.
 
-    `n_threads` 0 means one per core; `instruction_set` "" means the best this processor has. Both concern the CPU backend only.
-    Raises DeviceError, naming the backends of this build, if it is unknown or unavailable.
+    `n_threads` 0 means one per core; `instruction_set` "" means the best this processor has. Both
+    concern the CPU backend only. Raises DeviceError, naming the backends of this build, if it is
+    unknown or unavailable.
+    """
+
+def measure_read_bandwidth(nbytes: int, n_threads: int = 0) -> float:
+    """Bytes per second at which n_threads together read nbytes of memory, the best of a few passes.
+
+    n_threads 0 means one per core.
     """
 
 @final
@@ -50,7 +63,10 @@ class Device:
     def download(self, buffer: Buffer) -> bytes:
         """A copy of the buffer's bytes. The caller has waited for the work that writes them."""
     def pipeline(self, kernel: str, **constants: int) -> Pipeline:
-        """The kernel specialised by its constants, compiled once and cached. Raises DeviceError for an unknown kernel or constant."""
+        """The kernel specialised by its constants, compiled once and cached.
+
+        Raises DeviceError for an unknown kernel or constant.
+        """
     def queue(self) -> Queue: ...
     def record(self) -> Recording: ...
     def read_pool(self, n_workers: int = 8) -> ReadPool: ...
@@ -58,7 +74,11 @@ class Device:
 
 @final
 class Buffer:
-    """Device bytes. With host=True it supports the buffer protocol (NumPy sees the bytes); without, host access is refused."""
+    """Device bytes.
+
+    With host=True it supports the buffer protocol (NumPy sees the bytes); without, host access is
+    refused.
+    """
 
     @property
     def nbytes(self) -> int: ...
@@ -80,7 +100,10 @@ class Recording:
     @property
     def device(self) -> Device: ...
     def dispatch(self, pipeline: Pipeline, buffers: Sequence[Buffer], params: bytes) -> None:
-        """Append a dispatch. Raises DeviceError for a wrong number of buffers or params size, or after the first replay."""
+        """Append a dispatch.
+
+        Raises DeviceError for a wrong number of buffers or params size, or after the first replay.
+        """
     def copy(self, source: Buffer, destination: Buffer) -> None: ...
     def zero(self, destination: Buffer) -> None: ...
     def __len__(self) -> int: ...
@@ -103,7 +126,10 @@ class CommandBuffer:
     def commit(self) -> None:
         """Submit. Raises DeviceError if already committed."""
     def wait(self) -> None:
-        """Block until finished (without the GIL). Raises DeviceError if not committed, or if the work failed."""
+        """Block until finished (without the GIL).
+
+        Raises DeviceError if not committed, or if the work failed.
+        """
     @property
     def done(self) -> bool: ...
     @property
@@ -124,7 +150,10 @@ class File:
     """A file opened for positioned reads. Closed when the last ticket that uses it is gone."""
 
     def __init__(self, path: str | PathLike[str], direct: bool = False) -> None:
-        """Raises FileNotFoundError, PermissionError or OSError; `direct` bypasses the page cache."""
+        """Raises FileNotFoundError, PermissionError or OSError.
+
+        `direct` bypasses the page cache.
+        """
     @property
     def path(self) -> str: ...
     @property
@@ -136,8 +165,13 @@ class ReadPool:
 
     @property
     def n_workers(self) -> int: ...
-    def submit(self, file: File, offset: int, nbytes: int, buffer: Buffer, urgent: bool = True) -> ReadTicket:
-        """Read nbytes at offset into the start of buffer. Raises ValueError if buffer is too small."""
+    def submit(
+        self, file: File, offset: int, nbytes: int, buffer: Buffer, urgent: bool = True
+    ) -> ReadTicket:
+        """Read nbytes at offset into the start of buffer.
+
+        Raises ValueError if buffer is too small.
+        """
     def submit_ranges(
         self, ranges: Sequence[tuple[File, int, int, int]], buffer: Buffer, urgent: bool = True
     ) -> ReadTicket:
@@ -160,7 +194,10 @@ class ReadTicket:
     def seconds(self) -> float:
         """From submit to done. Raises DeviceError before it is done."""
     def wait(self, timeout: float | None = None) -> None:
-        """Block until done (without the GIL). Raises ReadError, ReadCancelled, or ReadTimeoutError after `timeout` seconds."""
+        """Block until done (without the GIL).
+
+        Raises ReadError, ReadCancelled, or ReadTimeoutError after `timeout` seconds.
+        """
     def promote(self) -> None:
         """Make a queued read urgent."""
     def cancel(self) -> bool:

@@ -33,7 +33,8 @@ def load(
 ) -> Model:
     """Load a checkpoint folder, a hub id ("org/name") or "demo".
 
-    memory: cap in bytes, or "8GB", "6.5GiB", "50%". Raises CheckpointError, DeviceError, OutOfMemoryError, ValueError.
+    memory: cap in bytes, or "8GB", "6.5GiB", "50%". Raises CheckpointError, DeviceError,
+    OutOfMemoryError, ValueError.
     """
     return Model(resolve(str(path_or_hub_id)), device, memory, settings)
 

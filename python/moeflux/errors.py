@@ -6,7 +6,7 @@ class MoefluxError(Exception):
 
 
 class DeviceError(MoefluxError):
-    """A device refused or failed: unavailable backend, unknown kernel, bad dispatch, failed command buffer."""
+    """A device refused or failed: unavailable, unknown kernel, bad dispatch, failed work."""
 
 
 class OutOfMemoryError(DeviceError, MemoryError):
@@ -18,14 +18,30 @@ class OutOfMemoryError(DeviceError, MemoryError):
 
 
 class CheckpointError(MoefluxError):
-    """A checkpoint is damaged, incomplete or of an unknown kind. Names the file and, where known, the tensor."""
+    """A checkpoint is damaged, incomplete or of an unknown kind.
+
+    Names the file and, where known, the tensor.
+    """
+
+
+class ConversionError(MoefluxError):
+    """A conversion cannot start or go on: space, permission, a folder in use.
+
+    Says what is kept of the work done.
+    """
 
 
 class ReadError(MoefluxError, OSError):
-    """A read failed or came short: `path`, `offset`, `wanted`, `got`, and `errno` (0 for a short read)."""
+    """A read failed or came short: `path`, `offset`, `wanted`, `got`, `errno` (0 if short)."""
 
     def __init__(
-        self, message: str, path: str = "", offset: int = 0, wanted: int = 0, got: int = 0, errno: int = 0
+        self,
+        message: str,
+        path: str = "",
+        offset: int = 0,
+        wanted: int = 0,
+        got: int = 0,
+        errno: int = 0,
     ) -> None:
         super().__init__(message)
         self.path = path
@@ -48,7 +64,8 @@ class ContextOverflowError(MoefluxError, ValueError):
 
     def __init__(self, position: int, n_tokens: int, context_size: int) -> None:
         super().__init__(
-            f"{n_tokens} tokens at position {position} exceed the context of {context_size} positions"
+            f"{n_tokens} tokens at position {position} exceed the context "
+            f"of {context_size} positions"
         )
         self.position = position
         self.n_tokens = n_tokens
@@ -56,7 +73,7 @@ class ContextOverflowError(MoefluxError, ValueError):
 
 
 class SessionStateError(MoefluxError):
-    """The session cannot be used as asked, for example after an error left it half way through a token."""
+    """The session cannot be used as asked, for example after an error inside a token."""
 
 
 class ChatTemplateError(MoefluxError, ValueError):

@@ -1,4 +1,4 @@
-"""How much memory there is and how much is wanted: sizes, the machine, control groups, this process."""
+"""Memory sizes: as people write them, of the machine, of control groups, of this process."""
 
 from __future__ import annotations
 
@@ -48,22 +48,24 @@ def format_size(nbytes: float) -> str:
 
 @dataclass(frozen=True)
 class ControlGroupLimit:
-    """A memory limit above this process and what its group could still take: free, or file cache it can drop."""
+    """A limit above this process, and what its group could still take without swapping."""
 
     nbytes: int
     headroom: int
 
 
 def total_memory() -> int:
-    """Bytes that this process may use at most: of the machine or of its control group, the smaller."""
+    """Bytes of the machine, or of the control group of this process if that allows less."""
     limits = [limit.nbytes for limit in control_group_limits()]
-    return min([psutil.virtual_memory().total, *limits])
+    total: int = psutil.virtual_memory().total
+    return min([total, *limits])
 
 
 def available_memory() -> int:
     """Bytes that can still be had without swapping, within the limits of control groups."""
     headroom = [limit.headroom for limit in control_group_limits()]
-    return max(0, min([psutil.virtual_memory().available, *headroom]))
+    available: int = psutil.virtual_memory().available
+    return max(0, min([available, *headroom]))
 
 
 def resident_memory() -> int:
@@ -79,7 +81,10 @@ def peak_memory() -> int:
 
 
 def control_group_limits(root: Path = Path("/")) -> list[ControlGroupLimit]:
-    """Limits of the control groups (version 1 and 2) that hold this process; empty where there are none."""
+    """Limits of the control groups (version 1 and 2) that hold this process.
+
+    Empty where there are none.
+    """
     membership = root / "proc/self/cgroup"
     if not membership.exists():
         return []

@@ -1,4 +1,4 @@
-"""Matrix formats: unquantised elements or affine codes with one scale and bias per group of columns."""
+"""Matrix formats: unquantised elements, or affine codes with a scale and bias per group."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ GROUP_SIZES = (32, 64, 128)
 class MatrixFormat:
     """How the elements of a matrix [rows, cols] are stored.
 
-    bits 0: elements of `dtype`. Otherwise codes of `bits` bits, lowest first in a little-endian bit stream, and
-    weight = code * scale + bias (MLX affine quantisation) with scales and biases [rows, cols / group_size] of `dtype`.
+    bits 0: elements of `dtype`. Otherwise codes of `bits` bits, lowest first in a little-endian bit
+    stream, and weight = code * scale + bias (MLX affine quantisation) with scales and biases [rows,
+    cols / group_size] of `dtype`.
     """
 
     dtype: Dtype
@@ -39,8 +40,8 @@ class MatrixFormat:
     def __post_init__(self) -> None:
         if self.bits and (self.bits not in AFFINE_BITS or self.group_size not in GROUP_SIZES):
             raise CheckpointError(
-                f"affine quantisation with {self.bits} bits and groups of {self.group_size} is not supported; "
-                f"bits {AFFINE_BITS} and groups {GROUP_SIZES} are"
+                f"affine quantisation with {self.bits} bits and groups of {self.group_size} is not "
+                f"supported; bits {AFFINE_BITS} and groups {GROUP_SIZES} are"
             )
 
     @property

@@ -28,7 +28,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.prefill_chunk < 64 or self.prefill_chunk % 64:
-            raise ValueError(f"prefill_chunk must be a positive multiple of 64, got {self.prefill_chunk}")
+            raise ValueError(
+                f"prefill_chunk must be a positive multiple of 64, got {self.prefill_chunk}"
+            )
         for name in ("n_threads", "context_size"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")

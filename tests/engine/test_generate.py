@@ -37,7 +37,10 @@ def test_only_the_last_event_says_why_and_what_it_cost(hybrid: moeflux.Model) ->
 
 def test_same_seed_same_text(hybrid: moeflux.Model) -> None:
     runs = [
-        [event.token_id for event in hybrid.generate(PROMPT, max_tokens=8, temperature=1.0, seed=seed)]
+        [
+            event.token_id
+            for event in hybrid.generate(PROMPT, max_tokens=8, temperature=1.0, seed=seed)
+        ]
         for seed in (7, 7, 8)
     ]
     assert runs[0] == runs[1]

@@ -112,7 +112,8 @@ def test_filters_agree_with_sorting_everything(
 ) -> None:
     params = SamplingParams(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     weights = {i: math.exp((x - logits.max()) / temperature) for i, x in enumerate(logits.tolist())}
-    kept = sorted(weights, key=lambda i: (-weights[i], i))[: top_k or None]
+    kept = sorted(weights, key=lambda i: (-logits[i], i))[: top_k or None]
+    kept.sort(key=lambda i: (-weights[i], i))
     reached, total = 0.0, sum(weights[i] for i in kept)
     nucleus = []
     for token_id in kept:

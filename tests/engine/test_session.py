@@ -144,7 +144,9 @@ def test_token_outside_the_vocabulary_is_refused(hybrid: moeflux.Model, token: i
 def test_prompt_longer_than_the_context_is_refused(hybrid: moeflux.Model) -> None:
     session = hybrid.session(context_size=16)
     session.prefill(PROMPT[:10])
-    with pytest.raises(moeflux.ContextOverflowError, match="7 tokens at position 10 exceed the context of 16"):
+    with pytest.raises(
+        moeflux.ContextOverflowError, match="7 tokens at position 10 exceed the context of 16"
+    ):
         session.prefill(PROMPT[:7])
     session.prefill(PROMPT[:6])
     with pytest.raises(moeflux.ContextOverflowError):
@@ -172,7 +174,9 @@ def test_file_changed_while_running_is_an_error_that_names_it(
             else:
                 file.seek(-1, 2)
                 file.write(b"x")
-        with pytest.raises(moeflux.ReadError, match=r"model.safetensors (changed|was rewritten) while in use"):
+        with pytest.raises(
+            moeflux.ReadError, match=r"model.safetensors (changed|was rewritten) while in use"
+        ):
             session.decode(4)
         with pytest.raises(moeflux.SessionStateError, match="reset"):
             session.decode(4)
@@ -192,5 +196,7 @@ def test_file_replaced_or_unlinked_while_running_changes_nothing(
 
 
 def test_memory_below_the_floor_is_refused_with_the_numbers(tiny_folder: CheckpointFolders) -> None:
-    with pytest.raises(moeflux.MemoryCapError, match=r"memory of 1 kB is below the .* dense weights"):
+    with pytest.raises(
+        moeflux.MemoryCapError, match=r"memory of 1 kB is below the .* dense weights"
+    ):
         moeflux.load(tiny_folder("qwen3_5_moe", "mlx"), device="cpu", memory="1kB")

@@ -14,7 +14,7 @@ from moeflux.ops.operands import Activations, AttentionShape, KeyValueCache, Mat
 
 
 def rope_frequencies(device: Device, rope_dim: int, theta: float) -> Vector:
-    """Angles per position theta^(-2i / rope_dim), i < rope_dim / 2 (Su et al., RoFormer), in float32."""
+    """theta^(-2i / rope_dim) for i < rope_dim / 2, in float32 (Su et al., RoFormer)."""
     exponents = np.arange(0, rope_dim, 2, dtype=np.float32) / np.float32(rope_dim)
     frequencies = np.float32(1.0) / np.power(np.float32(theta), exponents)
     return Vector(device.upload(frequencies.astype(np.float32)), rope_dim // 2)
@@ -40,7 +40,12 @@ class FullAttention:
         return 2 * 4 * context * self.shape.n_kv_heads * self.shape.head_dim
 
     def encode(
-        self, encoder: Encoder, cache: KeyValueCache, x: Activations, h: Activations, work: Workspace
+        self,
+        encoder: Encoder,
+        cache: KeyValueCache,
+        x: Activations,
+        h: Activations,
+        work: Workspace,
     ) -> None:
         """h [T, D] += attention of x [T, D]; appends keys and values at the step's position."""
         q_proj = work.rows("q_proj", self.q_proj.rows)

@@ -1,4 +1,4 @@
-"""The decoder every supported architecture shares: embedding, layers of mixer and feed-forward, norm, lm_head."""
+"""The decoder that architectures share: embedding, layers of mixer and feed-forward, lm_head."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ class DecoderLayer:
             case GatedDeltaNet(), DeltaNetState():
                 self.mixer.encode(encoder, state, x, h, work)
             case _:
-                raise TypeError(f"layer {self.index}: {type(state).__name__} is not the state of its mixer")
+                raise TypeError(
+                    f"layer {self.index}: {type(state).__name__} is not the state of its mixer"
+                )
         rms_norm(encoder, h, self.post_norm, self.epsilon, x)
         if isinstance(self.mlp, SparseMoe):
             self.mlp.encode_router(encoder, x, router_logits(work, self.mlp.n_experts))

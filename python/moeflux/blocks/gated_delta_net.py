@@ -1,4 +1,7 @@
-"""Gated delta net: linear attention with a decaying matrix state (Yang et al., Gated Delta Networks)."""
+"""Gated delta net: linear attention with a decaying matrix state.
+
+Formulas: Yang et al., Gated Delta Networks.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +65,7 @@ def _projected(shape: DeltaNetShape, work: Workspace) -> ops.Projected:
 
 @dataclass(frozen=True)
 class DeltaNetState:
-    """What one layer remembers: the last raw rows of q, k, v and one matrix per value head, all float32.
+    """The last raw rows of q, k, v and one matrix per value head, all float32.
 
     convolution: [conv_kernel_size - 1, channels]; recurrent: [n_value_heads, value_dim, key_dim].
     """
@@ -102,7 +105,12 @@ class GatedDeltaNet:
         )
 
     def encode(
-        self, encoder: Encoder, state: DeltaNetState, x: Activations, h: Activations, work: Workspace
+        self,
+        encoder: Encoder,
+        state: DeltaNetState,
+        x: Activations,
+        h: Activations,
+        work: Workspace,
     ) -> None:
         """h [T, D] += delta net of x [T, D]; advances the state by T tokens."""
         shape = self.shape

@@ -19,7 +19,13 @@ class DenseMlp:
     down_proj: Matrix  # [D, F]
 
     def encode(
-        self, encoder: Encoder, x: Activations, out: Activations, work: Workspace, *, accumulate: bool
+        self,
+        encoder: Encoder,
+        x: Activations,
+        out: Activations,
+        work: Workspace,
+        *,
+        accumulate: bool,
     ) -> None:
         """out [T, D] = (accumulate ? out : 0) + mlp(x [T, D])."""
         inner = work.rows("mlp", self.gate_proj.rows)

@@ -1,4 +1,4 @@
-"""Sparse mixture of experts: the router picks top_k experts a token, a shared expert may run for all. Knows no disk."""
+"""Sparse mixture of experts: a router picks top_k experts a token. Knows no disk."""
 
 from __future__ import annotations
 
@@ -6,17 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from moeflux._core import Buffer, Device, Encoder
 from moeflux.blocks.mlp import DenseMlp
-from moeflux.blocks.workspace import Workspace, host_array
+from moeflux.blocks.workspace import Float32Array, Int32Array, Workspace, float32_array, int32_array
 from moeflux.ops import moe as ops
 from moeflux.ops.matmul import matmul
 from moeflux.ops.operands import Activations, ExpertBatch, ExpertPlaces, Matrix
-
-Int32Array = npt.NDArray[np.int32]
-Float32Array = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -29,7 +25,7 @@ class Routing:
 
 @dataclass(frozen=True)
 class SharedExpert:
-    """An expert that runs for every token, scaled by sigmoid(shared_expert_gate x) where there is one."""
+    """Runs for every token, scaled by sigmoid(shared_expert_gate x) where there is one."""
 
     mlp: DenseMlp
     shared_expert_gate: Matrix | None  # [1, D]
@@ -54,7 +50,7 @@ class SparseMoe:
         matmul(encoder, self.router, x, logits)
 
     def route(self, logits: Float32Array) -> Routing:
-        """softmax over all E in float32, the top_k largest (ties to the lower index), divided by their sum.
+        """Softmax over all E in float32; the top_k largest (ties: lower index) over their sum.
 
         logits: float32 [T, E]. Without `normalise` the probabilities stay as they are.
         """
@@ -69,7 +65,10 @@ class SparseMoe:
     def encode_experts(
         self, encoder: Encoder, x: Activations, batch: ExpertBatch, work: Workspace
     ) -> None:
-        """Run the experts of `batch` on their rows of x [T, D]; results wait in the workspace for the combine."""
+        """Run the experts of `batch` on their rows of x [T, D].
+
+        Results wait in the workspace for the combine.
+        """
         inner = work.rows("expert_inner", self.places.down_proj.cols, per_token=self.top_k)
         ops.expert_gate_up(encoder, batch, self.places, x, inner)
         ops.expert_down(encoder, batch, self.places, inner, self._expert_out(work))
@@ -91,7 +90,12 @@ class SparseMoe:
                 shared_gate = work.rows("shared_expert_gate", 1)
                 matmul(encoder, self.shared.shared_expert_gate, x, shared_gate)
         ops.combine(
-            encoder, h, self._expert_out(work), ops.RoutingWeights(weights, self.top_k), shared, shared_gate
+            encoder,
+            h,
+            self._expert_out(work),
+            ops.RoutingWeights(weights, self.top_k),
+            shared,
+            shared_gate,
         )
 
     def _expert_out(self, work: Workspace) -> Activations:
@@ -99,17 +103,19 @@ class SparseMoe:
 
 
 class ExpertTable:
-    """Host buffers that tell the kernels which expert, in which slot, works for which token and rank."""
+    """Host buffers that tell the kernels which expert, in which slot, works for which token."""
 
-    def __init__(self, device: Device, slots: Buffer, slot_nbytes: int, max_tokens: int, top_k: int) -> None:
+    def __init__(
+        self, device: Device, slots: Buffer, slot_nbytes: int, max_tokens: int, top_k: int
+    ) -> None:
         n_pairs = max_tokens * top_k
         groups = device.buffer(4 * (1 + 3 * n_pairs), host=True)
         pairs = device.buffer(4 * n_pairs, host=True)
         self.batch = ExpertBatch(slots, slot_nbytes, groups, pairs, top_k)
         self.weights = device.buffer(4 * n_pairs, host=True)
-        self._groups = host_array(groups, np.int32, (1 + 3 * n_pairs,))
-        self._pairs = host_array(pairs, np.int32, (n_pairs,))
-        self._weights = host_array(self.weights, np.float32, (n_pairs,))
+        self._groups = int32_array(groups, 1 + 3 * n_pairs)
+        self._pairs = int32_array(pairs, n_pairs)
+        self._weights = float32_array(self.weights, n_pairs)
 
     def set_routing(self, routing: Routing, slots: Mapping[int, int]) -> None:
         """Write weights and groups of one token: group k is its k-th expert."""
@@ -125,8 +131,10 @@ class ExpertTable:
         """Write the routing weights of a chunk. The caller has waited for the last reader."""
         self._weights[: routing.weights.size] = routing.weights.reshape(-1)
 
-    def set_groups(self, routing: Routing, slots: Mapping[int, int], experts: Iterable[int]) -> None:
-        """Write one group per expert of `experts` (a subset of the routed ones), with its slot and its rows."""
+    def set_groups(
+        self, routing: Routing, slots: Mapping[int, int], experts: Iterable[int]
+    ) -> None:
+        """Write a group for each of `experts`, a part of those routed to: its slot and its rows."""
         flat = routing.experts.reshape(-1)
         n_groups = n_pairs = 0
         for expert in experts:

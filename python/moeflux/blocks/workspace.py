@@ -8,9 +8,12 @@ import numpy.typing as npt
 from moeflux._core import Buffer, Device
 from moeflux.ops.operands import Activations
 
+Float32Array = npt.NDArray[np.float32]
+Int32Array = npt.NDArray[np.int32]
+
 
 class Workspace:
-    """Named float32 rows for up to `capacity` tokens, allocated at first use and then reused by every layer.
+    """Named float32 rows for up to `capacity` tokens, made at first use and shared by all layers.
 
     Layers run one after the other, so that one buffer per name serves them all.
     """
@@ -34,8 +37,11 @@ class Workspace:
         return sum(rows.buffer.nbytes for rows in self._rows.values())
 
 
-def host_array(
-    buffer: Buffer, dtype: npt.DTypeLike, shape: tuple[int, ...]
-) -> npt.NDArray[np.generic]:
-    """The bytes of a host buffer as a NumPy array [shape], without a copy."""
-    return np.frombuffer(buffer, dtype=dtype).reshape(shape)
+def float32_array(buffer: Buffer, *shape: int) -> Float32Array:
+    """The bytes of a host buffer as float32 [shape], without a copy."""
+    return np.frombuffer(memoryview(buffer), np.float32).reshape(shape)
+
+
+def int32_array(buffer: Buffer, *shape: int) -> Int32Array:
+    """The bytes of a host buffer as int32 [shape], without a copy."""
+    return np.frombuffer(memoryview(buffer), np.int32).reshape(shape)

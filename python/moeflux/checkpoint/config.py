@@ -51,7 +51,11 @@ def read_config(folder: Path) -> CheckpointConfig:
     generation_config.json may be missing.
     """
     path = folder / CONFIG_NAME
-    raw = read_object(path)
+    return make_config(read_object(path), path)
+
+
+def make_config(raw: Mapping[str, object], path: Path) -> CheckpointConfig:
+    """The configuration `raw`, which stands in the file `path`. Raises as read_config."""
     whole = ConfigReader(raw, path)
     text = whole.child("text_config") if whole.has("text_config") else whole
     tied = whole.boolean("tie_word_embeddings", default=False)
@@ -62,7 +66,7 @@ def read_config(folder: Path) -> CheckpointConfig:
         text=text,
         tie_word_embeddings=text.boolean("tie_word_embeddings", default=tied),
         quantization=read_quantization(whole, text),
-        generation=_read_generation(folder / GENERATION_CONFIG_NAME, whole, text),
+        generation=_read_generation(path.with_name(GENERATION_CONFIG_NAME), whole, text),
     )
 
 

@@ -40,8 +40,8 @@ class ExpertRange:
 
 
 @dataclass(frozen=True)
-class _Block:
-    """One of the blocks of a record: its size, and the file and offset of it for each expert."""
+class Block:
+    """A part of every record: its size, and the file and offset of it for each expert."""
 
     nbytes: int
     paths: Sequence[Path]
@@ -49,34 +49,41 @@ class _Block:
 
 
 @dataclass(frozen=True)
-class _Projection:
+class Projection:
     """One matrix of every expert: shape, format, and blocks in the order of the record."""
 
     rows: int
     cols: int
     format: MatrixFormat
-    blocks: tuple[_Block, ...]
+    blocks: tuple[Block, ...]
 
 
 class LayerExperts:
     """The routed experts of one layer: the layout of a record, and what to read for each."""
 
-    def __init__(self, n_experts: int, projections: Sequence[_Projection]) -> None:
-        self._blocks: list[tuple[int, _Block]] = []
-        places: list[ExpertMatrixPlace] = []
-        end = 0
-        for projection in projections:
-            offsets = []
-            for block in projection.blocks:
-                offsets.append(end)
-                self._blocks.append((end, block))
-                end += -(-block.nbytes // BLOCK_ALIGNMENT) * BLOCK_ALIGNMENT
-            places.append(
-                ExpertMatrixPlace(projection.rows, projection.cols, projection.format, *offsets)
-            )
-        self.n_experts = n_experts
-        self.places = ExpertPlaces(*places)
-        self.record_nbytes = end
+    def __init__(
+        self,
+        places: ExpertPlaces,
+        record_nbytes: int,
+        blocks: Sequence[tuple[int, Block]],
+        checksums: Sequence[int] = (),
+    ) -> None:
+        """`blocks` with their offsets in the record; `checksums` of whole records, or none."""
+        self.n_experts = len(blocks[0][1].offsets)
+        self.places = places
+        self.record_nbytes = record_nbytes
+        self._blocks = tuple(blocks)
+        self._checksums = tuple(checksums)
+
+    @classmethod
+    def of(cls, projections: Sequence[Projection]) -> LayerExperts:
+        """Experts whose gate_proj, up_proj and down_proj lie in blocks of their own."""
+        places, record_nbytes = lay_out_record(
+            [(projection.rows, projection.cols, projection.format) for projection in projections]
+        )
+        offsets = [offset for place in matrix_places(places) for offset in block_offsets(place)]
+        blocks = [block for projection in projections for block in projection.blocks]
+        return cls(places, record_nbytes, list(zip(offsets, blocks, strict=True)))
 
     @classmethod
     def find(cls, table: TensorTable, layer: str, shape: ExpertShape) -> LayerExperts:
@@ -95,12 +102,20 @@ class LayerExperts:
             (f"{mlp}.experts.0.gate_proj.weight", _per_expert),
         ):
             if table.has(sign):
-                return cls(shape.n_experts, find_projections(table, mlp, shape))
+                return cls.of(find_projections(table, mlp, shape))
         raise CheckpointError(
             f"{table.folder}: no routed experts in {layer!r}: wanted tensor "
             f"'{mlp}.switch_mlp.gate_proj.weight', '{mlp}.experts.gate_up_proj' or "
             f"'{mlp}.experts.0.gate_proj.weight'"
         )
+
+    def checksum(self, expert: int) -> int | None:
+        """CRC32C of the whole record where the checkpoint has one.
+
+        Raises ValueError for an expert out of range.
+        """
+        self._check(expert)
+        return self._checksums[expert] if self._checksums else None
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -112,8 +127,7 @@ class LayerExperts:
 
         Raises ValueError for an expert out of range.
         """
-        if not 0 <= expert < self.n_experts:
-            raise ValueError(f"expert {expert} is not one of {self.n_experts}")
+        self._check(expert)
         ranges: list[ExpertRange] = []
         for record_offset, block in self._blocks:
             new = ExpertRange(
@@ -127,6 +141,44 @@ class LayerExperts:
             ranges.append(new)
         return tuple(ranges)
 
+    def _check(self, expert: int) -> None:
+        if not 0 <= expert < self.n_experts:
+            raise ValueError(f"expert {expert} is not one of {self.n_experts}")
+
+
+def lay_out_record(
+    matrices: Sequence[tuple[int, int, MatrixFormat]],
+) -> tuple[ExpertPlaces, int]:
+    """Places of gate_proj, up_proj and down_proj (rows, cols, format) in a record, and its size."""
+    places: list[ExpertMatrixPlace] = []
+    end = 0
+    for rows, cols, matrix_format in matrices:
+        offsets = []
+        for nbytes in block_sizes(rows, cols, matrix_format):
+            offsets.append(end)
+            end += -(-nbytes // BLOCK_ALIGNMENT) * BLOCK_ALIGNMENT
+        places.append(ExpertMatrixPlace(rows, cols, matrix_format, *offsets))
+    return ExpertPlaces(*places), end
+
+
+def matrix_places(places: ExpertPlaces) -> tuple[ExpertMatrixPlace, ...]:
+    """The places of gate_proj, up_proj and down_proj."""
+    return places.gate_proj, places.up_proj, places.down_proj
+
+
+def block_sizes(rows: int, cols: int, matrix_format: MatrixFormat) -> tuple[int, ...]:
+    """Bytes of weight, scales and biases, or of weight alone."""
+    weight = matrix_format.weight_nbytes(rows, cols)
+    scales = matrix_format.scales_nbytes(rows, cols)
+    return (weight, scales, scales) if matrix_format.quantised else (weight,)
+
+
+def block_offsets(place: ExpertMatrixPlace) -> tuple[int, ...]:
+    """Offsets in the record of weight, scales and biases, or of weight alone."""
+    if place.format.quantised:
+        return place.weight, place.scales, place.biases
+    return (place.weight,)
+
 
 def _meet(first: ExpertRange, second: ExpertRange) -> bool:
     return (
@@ -136,48 +188,49 @@ def _meet(first: ExpertRange, second: ExpertRange) -> bool:
     )
 
 
-def _projection_shapes(shape: ExpertShape) -> dict[str, tuple[int, int]]:
+def projection_shapes(shape: ExpertShape) -> dict[str, tuple[int, int]]:
+    """Rows and cols of each projection, in the order of the record."""
     gate_up = (shape.width, shape.hidden)
     return {"gate_proj": gate_up, "up_proj": gate_up, "down_proj": (shape.hidden, shape.width)}
 
 
-def _stacked(table: TensorTable, mlp: str, shape: ExpertShape) -> list[_Projection]:
+def _stacked(table: TensorTable, mlp: str, shape: ExpertShape) -> list[Projection]:
     projections = []
-    for projection, (rows, cols) in _projection_shapes(shape).items():
+    for projection, (rows, cols) in projection_shapes(shape).items():
         name = f"{mlp}.switch_mlp.{projection}"
         stored = table.matrix(name, (shape.n_experts, rows, cols))
         blocks = tuple(_slices(tensor) for tensor in stored.tensors)
-        projections.append(_Projection(rows, cols, stored.format, blocks))
+        projections.append(Projection(rows, cols, stored.format, blocks))
     return projections
 
 
-def _slices(tensor: TensorEntry, part: int = 0, n_parts: int = 1) -> _Block:
+def _slices(tensor: TensorEntry, part: int = 0, n_parts: int = 1) -> Block:
     """Part `part` of `n_parts` equal ones of each expert's slice of a stacked tensor [E, ...]."""
     n_experts = tensor.shape[0]
     stride = tensor.nbytes // n_experts
     nbytes = stride // n_parts
     first = tensor.offset + part * nbytes
-    return _Block(
+    return Block(
         nbytes, (tensor.path,) * n_experts, range(first, first + n_experts * stride, stride)
     )
 
 
-def _stacked_gate_up(table: TensorTable, mlp: str, shape: ExpertShape) -> list[_Projection]:
+def _stacked_gate_up(table: TensorTable, mlp: str, shape: ExpertShape) -> list[Projection]:
     gate_up = table.entry(f"{mlp}.experts.gate_up_proj")
     down = table.entry(f"{mlp}.experts.down_proj")
     check_shape(gate_up, (shape.n_experts, 2 * shape.width, shape.hidden))
     check_shape(down, (shape.n_experts, shape.hidden, shape.width))
     gate_up_format = MatrixFormat(element_dtype(gate_up))
     return [
-        _Projection(shape.width, shape.hidden, gate_up_format, (_slices(gate_up, 0, 2),)),
-        _Projection(shape.width, shape.hidden, gate_up_format, (_slices(gate_up, 1, 2),)),
-        _Projection(shape.hidden, shape.width, MatrixFormat(element_dtype(down)), (_slices(down),)),
+        Projection(shape.width, shape.hidden, gate_up_format, (_slices(gate_up, 0, 2),)),
+        Projection(shape.width, shape.hidden, gate_up_format, (_slices(gate_up, 1, 2),)),
+        Projection(shape.hidden, shape.width, MatrixFormat(element_dtype(down)), (_slices(down),)),
     ]
 
 
-def _per_expert(table: TensorTable, mlp: str, shape: ExpertShape) -> list[_Projection]:
+def _per_expert(table: TensorTable, mlp: str, shape: ExpertShape) -> list[Projection]:
     projections = []
-    for projection, (rows, cols) in _projection_shapes(shape).items():
+    for projection, (rows, cols) in projection_shapes(shape).items():
         matrices = [
             table.matrix(f"{mlp}.experts.{expert}.{projection}", (rows, cols))
             for expert in range(shape.n_experts)
@@ -190,12 +243,12 @@ def _per_expert(table: TensorTable, mlp: str, shape: ExpertShape) -> list[_Proje
         # zip turns weight, scales and biases of each expert into the experts' weights, scales, ...
         parts = zip(*(matrix.tensors for matrix in matrices), strict=True)
         blocks = tuple(_one_each(tensors) for tensors in parts)
-        projections.append(_Projection(rows, cols, matrices[0].format, blocks))
+        projections.append(Projection(rows, cols, matrices[0].format, blocks))
     return projections
 
 
-def _one_each(tensors: Sequence[TensorEntry]) -> _Block:
-    return _Block(
+def _one_each(tensors: Sequence[TensorEntry]) -> Block:
+    return Block(
         tensors[0].nbytes,
         tuple(tensor.path for tensor in tensors),
         tuple(tensor.offset for tensor in tensors),

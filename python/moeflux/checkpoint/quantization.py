@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from moeflux.checkpoint.config_reader import ConfigReader
 from moeflux.quant import AFFINE_BITS, GROUP_SIZES
 
-_SECTIONS = ("quantization", "quantization_config")
+SECTIONS = ("quantization", "quantization_config")
 _DEFAULT_KEYS = ("bits", "group_size", "mode")
 
 
@@ -39,7 +39,7 @@ def read_quantization(config: ConfigReader, text: ConfigReader) -> Quantization:
     and for unsupported bits or group sizes.
     """
     for reader in (config, text):
-        for key in _SECTIONS:
+        for key in SECTIONS:
             if reader.has(key):
                 return _read_section(reader.child(key))
     return Quantization()

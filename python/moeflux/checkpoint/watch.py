@@ -22,8 +22,8 @@ class _Watched:
 class FileWatch:
     """Size and modification time of open files, as they were when the watch began.
 
-    A file that is renamed or unlinked stays open and as it was. Reading a page of a mapped file beyond its new end would
-    kill the process, so a step checks first.
+    A file that is renamed or unlinked stays open and as it was. Reading a page of a mapped file
+    beyond its new end would kill the process, so a step checks first.
     """
 
     def __init__(self, paths: Iterable[Path]) -> None:
@@ -36,8 +36,8 @@ class FileWatch:
             status = os.fstat(file.descriptor)
             if status.st_size != file.nbytes:
                 raise ReadError(
-                    f"{file.path} changed while in use: it had {file.nbytes} bytes and has {status.st_size}; "
-                    "load the model again",
+                    f"{file.path} changed while in use: it had {file.nbytes} bytes "
+                    f"and has {status.st_size}; load the model again",
                     str(file.path),
                     wanted=file.nbytes,
                     got=status.st_size,

@@ -1,1 +1,4 @@
-"""Running a model: decode step, prefill, sessions, sampling. Knows no architecture and no file format."""
+"""Running a model: decode step, prefill, sessions, sampling.
+
+Knows no architecture and no file format.
+"""

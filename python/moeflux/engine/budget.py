@@ -1,4 +1,7 @@
-"""What a model needs in memory and how many expert slots a cap leaves. Decides before anything is allocated."""
+"""What a model needs in memory and how many expert slots a cap leaves.
+
+Decides before anything is allocated.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,7 @@ class MemoryNeeds:
 
     @property
     def floor_nbytes(self) -> int:
-        """Least memory that runs the model: the experts of one layer of one token, and two for prefill."""
+        """Least memory that runs the model: top_k slots for decode, two for prefill."""
         return self.fixed_nbytes + max(2, self.top_k) * self.slot_nbytes
 
     @property
@@ -53,7 +56,8 @@ class MemoryNeeds:
     def n_slots(self, memory: int | str | None) -> int:
         """Slots that a cap on the whole process leaves, at most one per expert.
 
-        Without a cap, a share of the memory that is available now. Raises MemoryCapError below the floor.
+        Without a cap, a share of the memory that is available now. Raises MemoryCapError below the
+        floor.
         """
         if memory is None:
             share = int(DEFAULT_SHARE_OF_AVAILABLE_MEMORY * available_memory())
@@ -71,7 +75,10 @@ class MemoryNeeds:
             ("dense weights", format_size(self.dense_nbytes)),
             ("state of one session", format_size(self.state_nbytes)),
             ("activations", format_size(self.scratch_nbytes)),
-            (f"expert slots, at least {max(2, self.top_k)} of {self.n_experts}", self._floor_slots()),
+            (
+                f"expert slots, at least {max(2, self.top_k)} of {self.n_experts}",
+                self._floor_slots(),
+            ),
         ]
 
     def _floor_slots(self) -> str:
@@ -107,11 +114,13 @@ def memory_needs(loaded: LoadedModel, context_size: int, prefill_chunk: int) -> 
 
 def memory_needs_of(checkpoint: Checkpoint, context_size: int, prefill_chunk: int) -> MemoryNeeds:
     """The same from a checkpoint's headers alone. Raises CheckpointError."""
-    return memory_needs(load_model(checkpoint, DryDevice().as_device()), context_size, prefill_chunk)
+    return memory_needs(
+        load_model(checkpoint, DryDevice().as_device()), context_size, prefill_chunk
+    )
 
 
 def scratch_nbytes(loaded: LoadedModel, n_tokens: int) -> int:
-    """Bytes of activations for `n_tokens` tokens, found by encoding every layer on a device that runs nothing."""
+    """Bytes of activations for `n_tokens` tokens, found by a dry run of every layer."""
     device = DryDevice().as_device()
     work, decoder = Workspace(device, n_tokens), loaded.decoder
     encoder = device.record()

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from moeflux._core import Recording, Step
 from moeflux.blocks.decoder import DecoderLayer, LayerState, hidden, router_logits
 from moeflux.blocks.moe import SparseMoe
-from moeflux.blocks.workspace import host_array
-from moeflux.engine.runtime import Float32Array, Runtime
+from moeflux.blocks.workspace import Float32Array, float32_array, int32_array
+from moeflux.engine.runtime import Runtime
 from moeflux.engine.state import SequenceState
 
 
@@ -32,11 +30,13 @@ class DecodeStep:
         work, decoder, device = runtime.decode_work, runtime.decoder, runtime.device
         tokens = device.buffer(4, host=True)
         logits = work.rows("logits", decoder.vocabulary, host=True)
-        self._tokens = host_array(tokens, np.int32, (1,))
-        self._logits = host_array(logits.buffer, np.float32, (decoder.vocabulary,))
+        self._tokens = int32_array(tokens, 1)
+        self._logits = float32_array(logits.buffer, decoder.vocabulary)
         self._embedding = device.record()
         decoder.encode_embedding(self._embedding, tokens, work)
-        self._layers = [self._record(*pair) for pair in zip(decoder.layers, state.layers, strict=True)]
+        self._layers = [
+            self._record(*pair) for pair in zip(decoder.layers, state.layers, strict=True)
+        ]
         self._head = device.record()
         decoder.encode_logits(self._head, hidden(work, decoder.width), logits, work)
 
@@ -79,4 +79,4 @@ class DecodeStep:
 
     def _router_logits(self, moe: SparseMoe) -> Float32Array:
         logits = router_logits(self._runtime.decode_work, moe.n_experts)
-        return host_array(logits.buffer, np.float32, (1, moe.n_experts))
+        return float32_array(logits.buffer, 1, moe.n_experts)

@@ -1,4 +1,4 @@
-"""A device that allocates and runs nothing: loading a model on it tells what the model would need."""
+"""A device that allocates and runs nothing, to learn what a model would need."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class DryDevice:
     def __init__(self) -> None:
         self.uploaded_nbytes = 0
 
-    def buffer(self, nbytes: int, host: bool = False) -> DryBuffer:  # noqa: FBT001, FBT002
+    def buffer(self, nbytes: int, host: bool = False) -> DryBuffer:
         return DryBuffer(nbytes, host)
 
     def wrap(self, mapping: Mapping) -> DryBuffer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypedDict
 
 from moeflux.engine.runtime import Runtime
 from moeflux.engine.sampler import Sampler, TokenHistory
@@ -14,12 +14,29 @@ from moeflux.engine.stop import StopMatcher
 from moeflux.memory import peak_memory
 from moeflux.tokenizer import Tokenizer
 
+
+class SamplingOptions(TypedDict, total=False):
+    """Keyword arguments of `Model.generate` that become SamplingParams."""
+
+    temperature: float
+    top_p: float
+    top_k: int
+    min_p: float
+    repetition_penalty: float
+    presence_penalty: float
+    frequency_penalty: float
+    seed: int | None
+
+
 FinishReason = Literal["stop", "length"]
 
 
 @dataclass(frozen=True)
 class GenerationStats:
-    """What one generation cost. Times in seconds; the first generated token's logits come from the prefill."""
+    """What one generation cost.
+
+    Times in seconds; the first generated token's logits come from the prefill.
+    """
 
     prompt_tokens: int
     generated_tokens: int
@@ -56,7 +73,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Limits:
-    """When a generation ends: after `max_tokens`, at an end-of-sequence id, or before a stop string."""
+    """A generation ends after `max_tokens`, at an end-of-sequence id, or before a stop string."""
 
     max_tokens: int
     eos_token_ids: frozenset[int]
@@ -78,7 +95,10 @@ class Generation:
     limits: Limits
 
     def run(self, prompt_ids: Sequence[int]) -> Iterator[Event]:
-        """Prefill the prompt, then sample and decode until a limit; the last sampled token is not decoded."""
+        """Prefill the prompt, then sample and decode until a limit.
+
+        The last sampled token is not decoded.
+        """
         detokenizer, stop = self.tokenizer.detokenizer(), StopMatcher(self.limits.stop)
         counters = self.runtime.experts.counters
         before, started = counters.snapshot(), time.perf_counter()

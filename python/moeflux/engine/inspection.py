@@ -91,8 +91,7 @@ def _quantisation(checkpoint: Checkpoint) -> str:
     if default is None:
         dtypes = {entry.dtype for entry in checkpoint.tensors.values()}
         return "none (" + ", ".join(sorted(dtypes)) + ")"
-    bits, group_size = default
-    return f"affine {bits}-bit, groups of {group_size}"
+    return f"affine {default.bits}-bit, groups of {default.group_size}"
 
 
 def _reason(floor: int, whole: int, available: int) -> str:

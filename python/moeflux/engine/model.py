@@ -7,20 +7,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
-from moeflux._core import Device, open_device
+from typing_extensions import Unpack
+
+from moeflux._core import Device, device_names, open_device
 from moeflux.chat import ChatTemplate
 from moeflux.checkpoint import Checkpoint
 from moeflux.checkpoint.watch import FileWatch
 from moeflux.engine.budget import MemoryNeeds, memory_needs
-from moeflux.engine.generate import Event, Generation, Limits
+from moeflux.engine.generate import Event, Generation, Limits, SamplingOptions
 from moeflux.engine.prefill import Prefill
 from moeflux.engine.runtime import Runtime
 from moeflux.engine.sampler import Sampler, SamplingParams
 from moeflux.engine.session import Session
 from moeflux.experts.stream import ExpertStream
 from moeflux.models import load_model
-from moeflux.models.loaded import LoadedModel, ModelConfig
+from moeflux.models.loaded import ModelConfig
 from moeflux.settings import Settings
 from moeflux.tokenizer import Tokenizer
 
@@ -28,15 +31,22 @@ MAX_DEFAULT_CONTEXT = 32768
 
 
 class Model:
-    """Weights on a device and experts on disk. Make sessions with session(), text with generate(); close() when done."""
+    """Weights on a device and experts on disk.
+
+    Make sessions with session(), text with generate(); close() when done.
+    """
 
     def __init__(
-        self, folder: Path, device: str = "auto", memory: int | str | None = None, settings: Settings | None = None
+        self,
+        folder: Path,
+        device: str = "auto",
+        memory: int | str | None = None,
+        settings: Settings | None = None,
     ) -> None:
         self.settings = settings or Settings.from_environment()
         self._checkpoint = Checkpoint.open(folder)
         self._device = open_device(
-            device if device != "auto" else self.settings.device,
+            _device_name(device, self.settings),
             self.settings.n_threads,
             self.settings.instruction_set,
         )
@@ -88,15 +98,20 @@ class Model:
         return self.settings.context_size or min(limit, MAX_DEFAULT_CONTEXT)
 
     def session(self, context_size: int | None = None) -> Session:
-        """A new, empty session of `context_size` positions. Raises ValueError beyond the model's own limit."""
+        """A new, empty session of `context_size` positions.
+
+        Raises ValueError beyond the model's own limit.
+        """
         size = context_size or self.context_size
         limit = self.config.max_position_embeddings
         if not 1 <= size <= limit:
             raise ValueError(f"context_size must be 1 .. {limit} for this model, got {size}")
         return Session(self._runtime, self._prefill, size)
 
-    def encode_prompt(self, prompt: str | Sequence[Mapping[str, object]], **template: object) -> list[int]:
-        """Token ids of a raw prompt, or of messages through the checkpoint's chat template (with its variables)."""
+    def encode_prompt(
+        self, prompt: str | Sequence[Mapping[str, object]], **template: Any
+    ) -> list[int]:
+        """Token ids of a raw prompt, or of messages through the checkpoint's chat template."""
         if isinstance(prompt, str):
             return self.tokenizer.encode(prompt, add_bos=True)
         return self.chat_template.encode(prompt, **template)
@@ -108,16 +123,17 @@ class Model:
         max_tokens: int = 256,
         stop: Sequence[str] = (),
         session: Session | None = None,
-        template: Mapping[str, object] | None = None,
-        **sampling: object,
+        template: Mapping[str, Any] | None = None,
+        **sampling: Unpack[SamplingOptions],
     ) -> Iterator[Event]:
         """Generate text after a raw prompt or a list of chat messages; one Event per token.
 
-        `sampling`: fields of SamplingParams (temperature, top_p, top_k, min_p, repetition_penalty, presence_penalty,
-        frequency_penalty, seed). `template`: variables of the chat template. Arguments are checked at the call:
-        ValueError for an empty prompt or a bad parameter, ContextOverflowError where prompt and answer do not fit.
+        `sampling`: fields of SamplingParams (temperature, top_p, top_k, min_p, repetition_penalty,
+        presence_penalty, frequency_penalty, seed). `template`: variables of the chat template.
+        Arguments are checked at the call: ValueError for an empty prompt or a bad parameter,
+        ContextOverflowError where prompt and answer do not fit.
         """
-        sampler = Sampler(SamplingParams(**sampling))  # type: ignore[arg-type]
+        sampler = Sampler(SamplingParams(**sampling))
         limits = Limits(max_tokens, self.tokenizer.eos_token_ids, tuple(stop))
         prompt_ids = self.encode_prompt(prompt, **(template or {}))
         if not prompt_ids:
@@ -136,13 +152,25 @@ class Model:
         )
 
     def close(self) -> None:
-        """Stop reads and let go of the device. Sessions of this model cannot be used any more. Idempotent."""
+        """Stop reads and let go of the device.
+
+        Sessions of this model cannot be used any more. Idempotent.
+        """
         self._close()
 
     def __enter__(self) -> Model:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _device_name(asked: str, settings: Settings) -> str:
+    """The name asked for, else that of the settings, else the best device there is."""
+    name = settings.device if asked == "auto" else asked
+    return device_names()[0] if name == "auto" else name

@@ -1,4 +1,4 @@
-"""Prefill: a chunk of tokens through all layers, layers outermost, each needed expert read once per chunk."""
+"""Prefill: a chunk of tokens, layer by layer, each needed expert read once per chunk."""
 
 from __future__ import annotations
 
@@ -9,23 +9,26 @@ import numpy as np
 from moeflux._core import CommandBuffer, Step
 from moeflux.blocks.decoder import DecoderLayer, hidden, normed, router_logits
 from moeflux.blocks.moe import Routing, SparseMoe
-from moeflux.blocks.workspace import host_array
-from moeflux.engine.runtime import LOGIT_ROWS, Float32Array, Runtime
+from moeflux.blocks.workspace import Float32Array, float32_array, int32_array
+from moeflux.engine.runtime import LOGIT_ROWS, Runtime
 from moeflux.engine.state import SequenceState
 from moeflux.experts.slots import Demand
 
 
 class Prefill:
-    """Runs prompts through the model in chunks; scratch and tables are shared by all sessions of the runtime."""
+    """Runs prompts through the model in chunks.
+
+    Scratch and tables are shared by all sessions of the runtime.
+    """
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._tokens = runtime.device.buffer(4 * runtime.prefill_chunk, host=True)
-        self._token_array = host_array(self._tokens, np.int32, (runtime.prefill_chunk,))
+        self._token_array = int32_array(self._tokens, runtime.prefill_chunk)
         self._tables = [runtime.expert_table(runtime.prefill_chunk) for _ in range(2)]
 
     def chunks(self, token_ids: Sequence[int], position: int) -> Iterator[Sequence[int]]:
-        """Pieces of a prompt that starts at `position`, broken at multiples of the chunk counted from position 0."""
+        """Pieces of a prompt from `position` on, broken at multiples of the chunk."""
         size = self._runtime.prefill_chunk
         first = 0
         while first < len(token_ids):
@@ -34,7 +37,10 @@ class Prefill:
             first = last
 
     def run(self, state: SequenceState, token_ids: Sequence[int]) -> None:
-        """One chunk (at most prefill_chunk tokens): the states advance; the last hidden rows stay in the workspace."""
+        """One chunk (at most prefill_chunk tokens): the states advance.
+
+        The last hidden rows stay in the workspace.
+        """
         runtime, step = self._runtime, Step(state.position, len(token_ids))
         runtime.files.check()
         work, decoder = runtime.prefill_work, runtime.decoder
@@ -51,12 +57,15 @@ class Prefill:
         runtime.experts.release_all()
 
     def logits(self, first: int, count: int) -> Float32Array:
-        """Logits [count, V] after the rows first .. first + count - 1 of the chunk that ran last."""
+        """Logits [count, V] after the rows first ..
+
+        First + count - 1 of the chunk that ran last.
+        """
         runtime = self._runtime
         work, decoder = runtime.prefill_work, runtime.decoder
         out = np.empty((count, decoder.vocabulary), np.float32)
         logits = runtime.logit_work.rows("logits", decoder.vocabulary, host=True)
-        array = host_array(logits.buffer, np.float32, (LOGIT_ROWS, decoder.vocabulary))
+        array = float32_array(logits.buffer, LOGIT_ROWS, decoder.vocabulary)
         for done in range(0, count, LOGIT_ROWS):
             n_rows = min(LOGIT_ROWS, count - done)
             rows = hidden(work, decoder.width).rows(first + done, n_rows)
@@ -67,7 +76,7 @@ class Prefill:
         return out
 
     def _experts(self, layer: DecoderLayer, moe: SparseMoe, step: Step) -> CommandBuffer:
-        """The expert half of a layer, in waves that fit the slots: while one computes, the next is read."""
+        """The expert half of a layer in waves: while one computes, the next is read."""
         runtime = self._runtime
         work, width = runtime.prefill_work, runtime.decoder.width
         experts, x = runtime.experts, normed(work, width)
@@ -93,5 +102,5 @@ class Prefill:
 
     def _route(self, moe: SparseMoe, n_tokens: int) -> Routing:
         logits = router_logits(self._runtime.prefill_work, moe.n_experts)
-        shape = (self._runtime.prefill_chunk, moe.n_experts)
-        return moe.route(host_array(logits.buffer, np.float32, shape)[:n_tokens])
+        array = float32_array(logits.buffer, self._runtime.prefill_chunk, moe.n_experts)
+        return moe.route(array[:n_tokens])

@@ -6,9 +6,6 @@ import threading
 import time
 from dataclasses import dataclass, field
 
-import numpy as np
-import numpy.typing as npt
-
 from moeflux._core import CommandBuffer, Device, Queue, Step
 from moeflux.blocks.decoder import Decoder
 from moeflux.blocks.moe import ExpertTable
@@ -16,18 +13,22 @@ from moeflux.blocks.workspace import Workspace
 from moeflux.checkpoint.watch import FileWatch
 from moeflux.experts.stream import ExpertStream
 
-Float32Array = npt.NDArray[np.float32]
-
 BLOCK = 64
-"""Prompt chunks that break at multiples of this many tokens give the same bits as the whole prompt."""
+"""Prompt chunks that break at multiples of this give the same bits as the whole prompt."""
 
 LOGIT_ROWS = 16
-"""Rows of logits computed at once where a prompt's are all wanted; a vocabulary makes rows large."""
+"""Rows of logits computed at once where a prompt's are all wanted.
+
+A vocabulary makes rows large.
+"""
 
 
 @dataclass
 class Runtime:
-    """One loaded model on one device. Sessions take turns: a step holds `turn` from its first to its last command buffer."""
+    """One loaded model on one device.
+
+    Sessions take turns: a step holds `turn` from its first to its last command buffer.
+    """
 
     device: Device
     queue: Queue
@@ -48,7 +49,9 @@ class Runtime:
     def expert_table(self, max_tokens: int) -> ExpertTable:
         """A table for the experts of up to `max_tokens` tokens."""
         experts = self.experts
-        return ExpertTable(self.device, experts.slots, experts.slot_nbytes, max_tokens, experts.top_k)
+        return ExpertTable(
+            self.device, experts.slots, experts.slot_nbytes, max_tokens, experts.top_k
+        )
 
     def finish(self, commands: CommandBuffer) -> None:
         """Commit and wait."""
@@ -58,7 +61,7 @@ class Runtime:
         self.device_wait_seconds += time.perf_counter() - started
 
     def recover(self) -> None:
-        """After an error inside a step: let the device and the reads finish, then unpin every slot."""
+        """After an error inside a step: let device and reads finish, then unpin every slot."""
         commands = self.queue.command_buffer(Step(0, 1), "drain")
         self.finish(commands)
         self.experts.drain()

@@ -8,9 +8,10 @@ from operator import index
 
 import numpy as np
 
+from moeflux.blocks.workspace import Float32Array
 from moeflux.engine.decode import DecodeStep
 from moeflux.engine.prefill import Prefill
-from moeflux.engine.runtime import Float32Array, Runtime
+from moeflux.engine.runtime import Runtime
 from moeflux.engine.state import SequenceState
 from moeflux.errors import ContextOverflowError, SessionStateError
 
@@ -46,18 +47,22 @@ class Session:
     def prefill(self, token_ids: Sequence[int]) -> Float32Array:
         """Append a prompt; logits float32 [V] after its last token.
 
-        Raises ValueError for an empty prompt or an id outside the vocabulary, ContextOverflowError, ReadError,
-        and SessionStateError while dirty.
+        Raises ValueError for an empty prompt or an id outside the vocabulary, ContextOverflowError,
+        ReadError, and SessionStateError while dirty.
         """
         tokens = self._checked(token_ids)
         with self._advancing(len(tokens)):
             for chunk in self._prefill.chunks(tokens, self.position):
                 self._prefill.run(self._state, chunk)
                 self._state.position += len(chunk)
-            return self._prefill.logits(len(chunk) - 1, 1)[0]
+            logits: Float32Array = self._prefill.logits(len(chunk) - 1, 1)[0]
+        return logits
 
     def prefill_all_logits(self, token_ids: Sequence[int]) -> Float32Array:
-        """Append a prompt; logits float32 [T, V] after each of its T tokens. Errors as in prefill."""
+        """Append a prompt.
+
+        Logits float32 [T, V] after each of its T tokens. Errors as in prefill.
+        """
         tokens = self._checked(token_ids)
         rows: list[Float32Array] = []
         with self._advancing(len(tokens)):
@@ -70,10 +75,13 @@ class Session:
     def decode(self, token_id: int, position: int | None = None) -> Float32Array:
         """Append one token; logits float32 [V] after it.
 
-        `position`, if given, must be the session's own: ValueError otherwise. Other errors as in prefill.
+        `position`, if given, must be the session's own: ValueError otherwise. Other errors as in
+        prefill.
         """
         if position is not None and position != self.position:
-            raise ValueError(f"the session is at position {self.position}, the token was meant for {position}")
+            raise ValueError(
+                f"the session is at position {self.position}, the token was meant for {position}"
+            )
         (token,) = self._checked([token_id])
         with self._advancing(1):
             logits = self._decode(token, self.position)
@@ -99,7 +107,9 @@ class Session:
             raise ValueError("prefill needs at least one token, got none")
         for place, token in enumerate(tokens):
             if not 0 <= token < vocabulary:
-                raise ValueError(f"token {place} is {token}, the vocabulary has ids 0 .. {vocabulary - 1}")
+                raise ValueError(
+                    f"token {place} is {token}, the vocabulary has ids 0 .. {vocabulary - 1}"
+                )
         return tokens
 
     @contextmanager
@@ -108,7 +118,8 @@ class Session:
         with self._runtime.turn:
             if self._dirty:
                 raise SessionStateError(
-                    f"an error left this session inside token {self.position}; reset() it or start another"
+                    f"an error left this session inside token {self.position}; "
+                    "reset() it or start another"
                 )
             self.check_room(n_tokens)
             self._dirty = True

@@ -22,7 +22,10 @@ class SequenceState:
         return cls(decoder.new_state(device, context), context)
 
     def reset(self, queue: Queue) -> None:
-        """Forget every token. Keys and values beyond the position are never read, so only recurrent states are zeroed."""
+        """Forget every token.
+
+        Keys and values beyond the position are never read, so only recurrent states are zeroed.
+        """
         commands = queue.command_buffer(Step(0, 1), "reset")
         for layer in self.layers:
             if isinstance(layer, DeltaNetState):

@@ -227,17 +227,18 @@ def uses_by_expert(
     return uses
 
 
-def default_half_life(n_slots: int, top_k: int) -> float:
-    """The half life of LFRU, in demands: those that would fill the pool twice if they all missed.
+def default_half_life(n_slots: int, top_k: int, n_layers: int) -> float:
+    """The half life of LFRU, in demands: those that fill the pool if all miss, at least two tokens.
 
-    It scales with the pool: a small one has room for little more than what is recent, while a
-    large one keeps experts long enough for their frequency to tell.
+    A small pool has room for little more than what is recent, while a large one keeps experts long
+    enough for their frequency to tell. Below one token of experts recency alone is worthless: it
+    evicts every expert just before its layer comes again.
     """
-    return 2.0 * n_slots / top_k
+    return max(n_slots / top_k, 2.0 * n_layers)
 
 
-def make_policy(name: str, n_slots: int, top_k: int) -> EvictionPolicy:
-    """A policy by its name, one of POLICY_NAMES, for a pool of n_slots.
+def make_policy(name: str, n_slots: int, top_k: int, n_layers: int) -> EvictionPolicy:
+    """A policy by its name, one of POLICY_NAMES, for n_slots shared by n_layers with experts.
 
     Raises ValueError for another name.
     """
@@ -246,5 +247,5 @@ def make_policy(name: str, n_slots: int, top_k: int) -> EvictionPolicy:
     if name == "lfu":
         return LFU()
     if name == "lfru":
-        return LFRU(default_half_life(n_slots, top_k))
+        return LFRU(default_half_life(n_slots, top_k, n_layers))
     raise ValueError(f"eviction policy must be one of {', '.join(POLICY_NAMES)}, got {name!r}")

@@ -1,4 +1,4 @@
-"""What a demand for experts hands out: pinned slots, by how each expert was found; and refusals."""
+"""The terms of the slot pool: slot states, demands, leases and refusals. Knows no policy."""
 
 from __future__ import annotations
 
@@ -7,6 +7,15 @@ from enum import Enum
 from typing import NamedTuple
 
 from moeflux.errors import MoefluxError
+
+
+class SlotState(Enum):
+    """What the bytes of a slot are."""
+
+    FREE = "free"
+    LOADING = "loading"
+    READY = "ready"
+    FAILED = "failed"
 
 
 class Demand(Enum):

@@ -180,7 +180,8 @@ class Prefetch:
         if layer is None:
             return ()
         for expert, guess in self._plan.items():
-            if expert in keep:
+            # A guess that demand evicted since is not kept, since it has to be read again.
+            if expert in keep and self._pool.find(layer, expert) is not None:
                 kept[expert] = guess
                 continue
             self._pool.let_go(layer, expert)

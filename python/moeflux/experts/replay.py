@@ -133,8 +133,8 @@ class _Simulation:
         self._residency = ExpertResidency(pool, header.record_nbytes, predictor)
         self._leases: deque[Lease] = deque()
         self._queue: deque[ExpertSlot] = deque()
-        self._n_begun = 0
-        """Bytes delivered of the read that is first in the queue."""
+        self._begun: ExpertSlot | None = None
+        """The guess whose read has begun and not ended."""
         self._read_nbytes = 0
         self._sequence: int | None = None
 
@@ -148,6 +148,7 @@ class _Simulation:
 
     def decode(self, token: TokenRoutes) -> None:
         """One token, layer by layer."""
+        self._release()
         self._speculate(0, token)
         for layer, experts in enumerate(token.experts):
             self._release()
@@ -155,7 +156,6 @@ class _Simulation:
 
     def prefill(self, tokens: Sequence[TokenRoutes]) -> None:
         """One chunk: the experts of all its tokens per layer, in waves of which two are pinned."""
-        self._cancel(self._residency.drain())
         width = max(1, min(self._settings.wave_width, self._settings.n_slots // 2))
         for layer in range(len(self._record_nbytes)):
             self._release()
@@ -186,7 +186,7 @@ class _Simulation:
         self._leases.append(plan.lease)
         self._cancel(plan.cancel)
         for entry in plan.promote:
-            self._dequeue(entry)
+            self._queue.remove(entry)
         if token is not None:
             self._speculate(layer + 1, token)
         for entry in (*plan.read, *plan.promote):
@@ -210,29 +210,25 @@ class _Simulation:
             self._residency.release(self._leases.popleft())
 
     def _deliver(self) -> None:
+        """Let the drive read guesses for one window; every demand ends those that are left."""
         window = self._settings.window_nbytes
+        self._begun = None
         while self._queue:
-            left = self._record_nbytes[self._queue[0].layer] - self._n_begun
-            if window is not None and window < left:
-                self._n_begun += window
-                return
-            window = None if window is None else window - left
-            self._n_begun = 0
+            nbytes = self._record_nbytes[self._queue[0].layer]
+            if window is not None:
+                if window < nbytes:
+                    self._begun = self._queue[0] if window > 0 else None
+                    return
+                window -= nbytes
             self._finish(self._queue.popleft())
 
     def _cancel(self, reads: Iterable[ExpertSlot]) -> None:
         for entry in reads:
-            has_begun = self._queue[0] == entry and self._n_begun > 0
-            self._dequeue(entry)
-            if has_begun:
+            self._queue.remove(entry)
+            if entry == self._begun:
                 self._finish(entry)
             else:
                 self._residency.cancelled(entry.slot)
-
-    def _dequeue(self, entry: ExpertSlot) -> None:
-        if self._queue[0] == entry:
-            self._n_begun = 0
-        self._queue.remove(entry)
 
     def _finish(self, entry: ExpertSlot) -> None:
         self._read_nbytes += self._record_nbytes[entry.layer]
@@ -251,7 +247,8 @@ def _steps(tokens: Iterable[TokenRoutes]) -> Iterator[list[TokenRoutes]]:
 
 def _policy(trace: Trace, settings: ReplaySettings) -> EvictionPolicy:
     if settings.policy != BELADY:
-        return make_policy(settings.policy, settings.n_slots, trace.header.top_k)
+        header = trace.header
+        return make_policy(settings.policy, settings.n_slots, header.top_k, header.n_layers)
     decoded = (token for token in trace.tokens if not token.prefill)
     return Belady(uses_by_expert(pair for token in decoded for pair in enumerate(token.experts)))
 

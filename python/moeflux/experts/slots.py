@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import Enum
 
 from moeflux.experts.eviction import EvictionPolicy, ExpertKey
 from moeflux.experts.lease import (
@@ -22,6 +21,7 @@ from moeflux.experts.lease import (
     ExpertSlot,
     Lease,
     SlotsExhaustedError,
+    SlotState,
     SlotStateError,
 )
 from moeflux.experts.standing import EvictionOrder, Standing
@@ -29,19 +29,13 @@ from moeflux.experts.standing import EvictionOrder, Standing
 __all__ = ["Demand", "ExpertSlot", "Lease", "SlotPool", "SlotState"]
 
 
-class SlotState(Enum):
-    """What the bytes of a slot are."""
-
-    FREE = "free"
-    LOADING = "loading"
-    READY = "ready"
-    FAILED = "failed"
+_NOBODY: ExpertKey = (-1, -1)
 
 
 @dataclass(slots=True)
 class _Slot:
     state: SlotState = SlotState.FREE
-    key: ExpertKey | None = None
+    key: ExpertKey = _NOBODY
     n_pins: int = 0
     standing: Standing = Standing.UNUSED
     used: bool = False
@@ -58,8 +52,6 @@ class SlotPool:
     ) -> None:
         if not 1 <= floor <= n_slots:
             raise ValueError(f"floor must be between 1 and n_slots = {n_slots}, got {floor}")
-        if live_acquires < 0:
-            raise ValueError(f"live_acquires must not be negative, got {live_acquires}")
         self.n_slots = n_slots
         self.floor = floor
         self._live_acquires = live_acquires
@@ -98,15 +90,14 @@ class SlotPool:
         return self._slots[slot].n_pins
 
     def is_held(self, slot: int) -> bool:
-        """Whether the slot is held for a guess."""
         return self._slots[slot].standing is Standing.HELD
 
     def owner(self, slot: int) -> ExpertSlot:
         """Raises SlotStateError for a FREE slot."""
-        key = self._slots[slot].key
-        if key is None:
+        record = self._slots[slot]
+        if record.state is SlotState.FREE:
             raise SlotStateError(f"slot {slot} is free and has no owner")
-        return ExpertSlot(*key, slot)
+        return ExpertSlot(*record.key, slot)
 
     def acquire(self, layer: int, experts: Iterable[int], demand: Demand = Demand.DECODE) -> Lease:
         """Pin experts of a layer, taken as a set, until the lease is released.
@@ -118,11 +109,10 @@ class SlotPool:
         keys = [(layer, expert) for expert in dict.fromkeys(experts)]
         absent = [key for key in keys if key not in self._by_key]
         present = [self._by_key[key] for key in keys if key in self._by_key]
-        evictable = sum(self._is_evictable(slot) for slot in present)
-        got = len(self._free) + self._order.n_takeable + self._order.n_held - evictable
+        n_kept = sum(self._is_evictable(slot) for slot in present)
+        got = self.takeable + self._order.n_held - n_kept
         if len(absent) > got:
-            n_pinned = sum(self._slots[slot].n_pins > 0 for slot in self._by_key.values())
-            where = f"of {self.n_slots}: {n_pinned} pinned, {len(self._loading)} loading"
+            where = f"{self.n_slots} slots, {self._users()}"
             raise SlotsExhaustedError(layer, len(absent), got, where)
 
         # Found experts are pinned before any slot is taken, lest one is evicted for another.
@@ -130,11 +120,14 @@ class SlotPool:
         late: list[ExpertSlot] = []
         missed: list[ExpertSlot] = []
         for slot in present:
-            found = {SlotState.READY: ready, SlotState.LOADING: late}.get(self.state(slot), missed)
             self._pin(slot)
-            if self.state(slot) is SlotState.FAILED:
-                self.retry(slot)
-            found.append(self.owner(slot))
+            entry, state = self.owner(slot), self._slots[slot].state
+            if state is SlotState.READY:
+                ready.append(entry)
+            elif state is SlotState.LOADING:
+                late.append(entry)
+            else:
+                missed.append(self.retry(slot))
         for key in absent:
             slot = self._take(key)
             self._pin(slot)
@@ -150,15 +143,16 @@ class SlotPool:
         if self._leases.get(id(lease)) is not lease:
             raise SlotStateError(f"the lease of layer {lease.layer} has been released already")
         del self._leases[id(lease)]
-        for slot in lease.slots.values():
+        for _, _, slot in (*lease.ready, *lease.late, *lease.missed):
             record = self._slots[slot]
             record.n_pins -= 1
             if record.n_pins == 0 and record.state is SlotState.FAILED:
                 self._vacate(slot)
-            self._shelve(slot)
+            else:
+                self._shelve(slot)
 
     def release_all(self) -> None:
-        """Release every lease, for example after an error, once the device has finished."""
+        """Release every lease: after an error, and once the device has finished."""
         for lease in self.leases:
             self.release(lease)
 
@@ -222,8 +216,7 @@ class SlotPool:
     def clear(self) -> None:
         """Forget all experts. Raises SlotStateError while a slot is pinned or a read under way."""
         if self._leases or self._loading:
-            in_use = f"{len(self._leases)} leases, {len(self._loading)} reads under way"
-            raise SlotStateError(f"slots are in use: {in_use}")
+            raise SlotStateError(f"slots are in use: {self._users()}")
         for slot in tuple(self._by_key.values()):
             self._unshelve(slot)
             self._vacate(slot)
@@ -235,6 +228,9 @@ class SlotPool:
         """
         self.clear()
         self._closed = True
+
+    def _users(self) -> str:
+        return f"{len(self._leases)} leases, {len(self._loading)} reads under way"
 
     def _spare(self) -> int:
         """Slots that guesses may still take."""
@@ -260,7 +256,7 @@ class SlotPool:
         return slot
 
     def _vacate(self, slot: int) -> None:
-        del self._by_key[self.owner(slot)[:2]]
+        del self._by_key[self._slots[slot].key]
         self._slots[slot] = _Slot()
         self._free.append(slot)
 
@@ -279,14 +275,12 @@ class SlotPool:
 
     def _shelve(self, slot: int) -> None:
         """Let an unpinned READY slot be evicted."""
-        record = self._slots[slot]
         if self._is_evictable(slot):
-            self._order.add(self.owner(slot)[:2], record.standing)
+            self._order.add(self._slots[slot].key, self._slots[slot].standing)
 
     def _unshelve(self, slot: int) -> None:
-        record = self._slots[slot]
         if self._is_evictable(slot):
-            self._order.remove(self.owner(slot)[:2], record.standing)
+            self._order.remove(self._slots[slot].key, self._slots[slot].standing)
 
     def _change_standing(self, slot: int, standing: Standing) -> None:
         self._unshelve(slot)

@@ -1,4 +1,7 @@
-"""Brings routed experts from disk into slots. Joins the slot pool with native reads; knows no kernel and no model."""
+"""Brings routed experts from disk into slots.
+
+Joins the slot pool with native reads; knows no kernel and no model.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from moeflux._core import Buffer, Device, File, ReadTicket
+from moeflux._core import Device, File, ReadTicket
 from moeflux.checkpoint import LayerExperts
 from moeflux.errors import ReadCancelled, ReadError
 from moeflux.experts.eviction import LFRU
@@ -49,11 +52,17 @@ def slot_nbytes(layers: Iterable[LayerExperts | None]) -> int:
 class ExpertStream:
     """All routed experts of a model, of which `n_slots` are in memory.
 
-    A fetch pins its experts; release_oldest() and release_all() unpin them once the work that reads them has finished.
+    A fetch pins its experts; release_oldest() and release_all() unpin them once the work that reads
+    them has finished.
     """
 
     def __init__(
-        self, device: Device, layers: Sequence[LayerExperts | None], top_k: int, n_slots: int, n_workers: int
+        self,
+        device: Device,
+        layers: Sequence[LayerExperts | None],
+        top_k: int,
+        n_slots: int,
+        n_workers: int,
     ) -> None:
         self.top_k = top_k
         self.n_slots = n_slots
@@ -73,7 +82,9 @@ class ExpertStream:
         self._leases: deque[Lease] = deque()
         self._tickets: dict[int, ReadTicket] = {}
 
-    def fetch(self, layer: int, experts: Sequence[int], demand: Demand = Demand.DECODE) -> Mapping[int, int]:
+    def fetch(
+        self, layer: int, experts: Sequence[int], demand: Demand = Demand.DECODE
+    ) -> Mapping[int, int]:
         """The slot of each expert, read from disk where it is not there yet; pinned until released.
 
         Raises ReadError naming layer and expert; then nothing of this fetch stays pinned.

@@ -1,4 +1,4 @@
-"""Supported architectures: one module per `model_type` of config.json, each with `load(checkpoint, device)`."""
+"""Supported architectures: one module per `model_type` of config.json."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ def read_config(checkpoint: Checkpoint) -> ModelConfig:
 def load_model(checkpoint: Checkpoint, device: Device) -> LoadedModel:
     """Dense weights on the device and the places of the routed experts.
 
-    Raises CheckpointError for an unknown model_type (listing those known), a missing or misshapen tensor or config key.
+    Raises CheckpointError for an unknown model_type (listing those known), a missing or misshapen
+    tensor or config key.
     """
     return cast(LoadedModel, _module(checkpoint).load(checkpoint, device))
 

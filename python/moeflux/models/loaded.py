@@ -1,4 +1,4 @@
-"""What loading a checkpoint gives, whatever the architecture, and the parts that architectures share."""
+"""What loading a checkpoint gives, and the loaders that architectures share."""
 
 from __future__ import annotations
 
@@ -39,7 +39,10 @@ class ModelConfig(Protocol):
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """Dense weights on a device; `experts[i]` says where layer i's routed experts lie, None for a layer without."""
+    """Dense weights on a device.
+
+    `experts[i]` says where layer i's routed experts lie, None for a layer without.
+    """
 
     config: ModelConfig
     decoder: Decoder
@@ -52,7 +55,12 @@ LayerLoader = Callable[[int, DenseWeights], tuple[DecoderLayer, LayerExperts | N
 
 
 def load_decoder(
-    checkpoint: Checkpoint, config: ModelConfig, weights: DenseWeights, load_layer: LayerLoader, *, plus_one: bool
+    checkpoint: Checkpoint,
+    config: ModelConfig,
+    weights: DenseWeights,
+    load_layer: LayerLoader,
+    *,
+    plus_one: bool,
 ) -> LoadedModel:
     """The decoder around an architecture's layers: embedding, final norm and lm_head.
 
@@ -75,7 +83,12 @@ def load_decoder(
 
 
 def load_moe(
-    weights: DenseWeights, config: ModelConfig, experts: LayerExperts, shared: SharedExpert | None, *, normalise: bool
+    weights: DenseWeights,
+    config: ModelConfig,
+    experts: LayerExperts,
+    shared: SharedExpert | None,
+    *,
+    normalise: bool,
 ) -> SparseMoe:
     """mlp.gate is the router [E, D]."""
     return SparseMoe(

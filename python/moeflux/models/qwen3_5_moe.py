@@ -1,7 +1,8 @@
-"""Qwen3.5-MoE and Qwen3.6-MoE: gated delta net and full attention layers, each with a sparse mixture of experts.
+"""Qwen3.5-MoE and Qwen3.6-MoE: gated delta nets and full attention, experts in every layer.
 
-Formulas: transformers `Qwen3_5MoeForCausalLM`. Every full_attention_interval-th layer is full attention with an output
-gate; the others are gated delta nets. Raw checkpoints hold norm weights as w where the model computes with 1 + w.
+Formulas: transformers `Qwen3_5MoeForCausalLM`. Every full_attention_interval-th layer is full
+attention with an output gate; the others are gated delta nets. Raw checkpoints hold norm weights as
+w where the model computes with 1 + w.
 """
 
 from __future__ import annotations
@@ -113,11 +114,14 @@ def _layer_types(reader: ConfigReader, n_layers: int) -> tuple[str, ...]:
     if not reader.has("layer_types"):
         interval = reader.integer("full_attention_interval", default=4)
         return tuple(
-            LINEAR_ATTENTION if (index + 1) % interval else FULL_ATTENTION for index in range(n_layers)
+            LINEAR_ATTENTION if (index + 1) % interval else FULL_ATTENTION
+            for index in range(n_layers)
         )
     types = reader.texts("layer_types")
     if len(types) != n_layers or not {*types} <= {FULL_ATTENTION, LINEAR_ATTENTION}:
-        raise reader.error("layer_types", f"{n_layers} times {FULL_ATTENTION} or {LINEAR_ATTENTION}")
+        raise reader.error(
+            "layer_types", f"{n_layers} times {FULL_ATTENTION} or {LINEAR_ATTENTION}"
+        )
     return types
 
 
@@ -154,7 +158,11 @@ class LayerLoader:
     """Reads layer after layer of one checkpoint."""
 
     def __init__(
-        self, checkpoint: Checkpoint, config: Config, device: Device, load_projections: ProjectionLoader
+        self,
+        checkpoint: Checkpoint,
+        config: Config,
+        device: Device,
+        load_projections: ProjectionLoader,
     ) -> None:
         self.plus_one = checkpoint.style == "hf"
         self._checkpoint = checkpoint
@@ -186,7 +194,9 @@ class LayerLoader:
         heads, kv_heads = shape.n_heads * shape.head_dim, shape.n_kv_heads * shape.head_dim
         return FullAttention(
             shape=shape,
-            q_proj=weights.matrix("q_proj", shape.n_heads * shape.q_head_stride, config.hidden_size),
+            q_proj=weights.matrix(
+                "q_proj", shape.n_heads * shape.q_head_stride, config.hidden_size
+            ),
             k_proj=weights.matrix("k_proj", kv_heads, config.hidden_size),
             v_proj=weights.matrix("v_proj", kv_heads, config.hidden_size),
             o_proj=weights.matrix("o_proj", config.hidden_size, heads),
@@ -203,7 +213,9 @@ class LayerLoader:
         return GatedDeltaNet(
             shape=shape,
             projections=self._projections(weights, config),
-            conv_weight=weights.convolution("conv1d.weight", shape.channels, shape.conv_kernel_size),
+            conv_weight=weights.convolution(
+                "conv1d.weight", shape.channels, shape.conv_kernel_size
+            ),
             a_log=weights.vector("A_log", shape.n_value_heads),
             dt_bias=weights.vector("dt_bias", shape.n_value_heads),
             norm=weights.vector("norm.weight", shape.value_dim),
@@ -215,7 +227,9 @@ class LayerLoader:
         config = self._config
         shared = SharedExpert(
             mlp=load_mlp(
-                weights.under("shared_expert"), config.shared_expert_intermediate_size, config.hidden_size
+                weights.under("shared_expert"),
+                config.shared_expert_intermediate_size,
+                config.hidden_size,
             ),
             shared_expert_gate=weights.matrix("shared_expert_gate", 1, config.hidden_size),
         )

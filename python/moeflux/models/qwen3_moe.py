@@ -1,4 +1,4 @@
-"""Qwen3-MoE: full attention in every layer, most layers with a sparse mixture of experts and no shared expert.
+"""Qwen3-MoE: full attention, experts in most layers, no shared expert.
 
 Formulas: transformers `Qwen3MoeForCausalLM`. Norm weights are used as stored.
 """
@@ -48,6 +48,8 @@ class Config:
             if reader.boolean(key, default=False):
                 raise reader.error(key, "false")
         hidden, heads = reader.integer("hidden_size"), reader.integer("num_attention_heads")
+        # What is published as num_experts is num_local_experts in a file that transformers 5 saves.
+        num_experts = "num_local_experts" if reader.has("num_local_experts") else "num_experts"
         return cls(
             model_type=checkpoint.model_type,
             vocab_size=reader.integer("vocab_size"),
@@ -58,7 +60,7 @@ class Config:
             head_dim=reader.integer("head_dim", default=hidden // heads),
             rope_theta=reader.rope().theta,
             intermediate_size=reader.integer("intermediate_size"),
-            num_experts=reader.integer("num_experts"),
+            num_experts=reader.integer(num_experts),
             num_experts_per_tok=reader.integer("num_experts_per_tok"),
             norm_topk_prob=reader.boolean("norm_topk_prob", default=False),
             moe_intermediate_size=reader.integer("moe_intermediate_size"),
@@ -90,7 +92,9 @@ def load(checkpoint: Checkpoint, device: Device) -> LoadedModel:
     weights = DenseWeights(checkpoint, device)
 
     def layer(index: int, weights: DenseWeights) -> tuple[DecoderLayer, LayerExperts | None]:
-        experts = checkpoint.experts(index, expert_shape(config)) if config.has_experts(index) else None
+        experts = (
+            checkpoint.experts(index, expert_shape(config)) if config.has_experts(index) else None
+        )
         return _layer(index, weights, config, experts, rope), experts
 
     return load_decoder(checkpoint, config, weights, layer, plus_one=False)

@@ -1,4 +1,6 @@
-"""Qwen3-Next: as Qwen3.5-MoE, with the delta net's input projections fused and interleaved per key head.
+"""Qwen3-Next: as Qwen3.5-MoE, with the delta net's input projections fused.
+
+They are interleaved per key head.
 
 Formulas: transformers `Qwen3NextForCausalLM`.
 """

@@ -1,1 +1,1 @@
-"""One function per kernel: check shapes, pack the parameter struct, dispatch. Knows no model and no checkpoint."""
+"""One function per kernel: check shapes, pack parameters, dispatch. Knows no model."""

@@ -53,9 +53,10 @@ def prepare(
     check_width("v projection", projections.v, kv_width)
     check_length("q_norm", norms.q, shape.head_dim)
     check_length("k_norm", norms.k, shape.head_dim, norms.q.dtype)
-    if shape.rope_dim % 2 or shape.rope_dim > shape.head_dim:
+    if shape.rope_dim % 2 or not 2 <= shape.rope_dim <= shape.head_dim:
         raise ValueError(
-            f"rope_dim needs an even number up to head_dim {shape.head_dim}, got {shape.rope_dim}"
+            f"rope_dim needs an even number from 2 to head_dim {shape.head_dim}, "
+            f"got {shape.rope_dim}"
         )
     check_length("rope_frequencies", norms.rope_frequencies, shape.rope_dim // 2, Dtype.FLOAT32)
     check_width("q", q, shape.n_heads * shape.head_dim)

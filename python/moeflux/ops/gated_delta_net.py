@@ -102,10 +102,9 @@ def decay(
     decay: Activations,
     beta: Activations,
 ) -> None:
-    """Compute decay = exp(-exp(a_log) * softplus(a + dt_bias)) and beta = sigmoid(b), each [T,
-    n_value_heads].
+    """Compute decay = exp(-exp(a_log) * softplus(a + dt_bias)) and beta = sigmoid(b).
 
-    Raises ValueError if the shapes do not fit.
+    All of a, b, decay, beta are [T, n_value_heads]. Raises ValueError if the shapes do not fit.
     """
     n_heads = projected.a.width
     check_width("b", projected.b, n_heads)

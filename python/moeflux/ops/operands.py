@@ -1,6 +1,7 @@
 """What ops work on: device buffers with a shape. Knows no device and no model.
 
-Letters: T n_tokens, D hidden, H heads, Hkv key/value heads, Dh head_dim, E experts, K top_k, F expert FFN width.
+Letters: T n_tokens, D hidden, H heads, Hkv key/value heads, Dh head_dim, E experts, K top_k, F
+expert FFN width.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ class Activations:
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.buffer.nbytes % (4 * self.width):
-            raise ValueError(f"{self.buffer.nbytes} bytes are not whole float32 rows of width {self.width}")
+            raise ValueError(
+                f"{self.buffer.nbytes} bytes are not whole float32 rows of width {self.width}"
+            )
 
     @property
     def capacity(self) -> int:
@@ -29,7 +32,9 @@ class Activations:
 
     def rows(self, first: int, count: int) -> Activations:
         """The rows first .. first + count - 1, sharing the bytes."""
-        return Activations(self.buffer.view(4 * self.width * first, 4 * self.width * count), self.width)
+        return Activations(
+            self.buffer.view(4 * self.width * first, 4 * self.width * count), self.width
+        )
 
 
 @dataclass(frozen=True)
@@ -42,8 +47,9 @@ class Vector:
 
     def __post_init__(self) -> None:
         if self.buffer.nbytes != self.length * self.dtype.itemsize:
+            wanted = self.length * self.dtype.itemsize
             raise ValueError(
-                f"a {self.dtype.name} vector of {self.length} needs {self.length * self.dtype.itemsize} bytes, "
+                f"a {self.dtype.name} vector of {self.length} needs {wanted} bytes, "
                 f"got {self.buffer.nbytes}"
             )
 
@@ -62,12 +68,16 @@ class Matrix:
     def __post_init__(self) -> None:
         wanted = self.format.weight_nbytes(self.rows, self.cols)
         if self.weight.nbytes != wanted:
-            raise ValueError(f"weight [{self.rows}, {self.cols}] needs {wanted} bytes, got {self.weight.nbytes}")
+            raise ValueError(
+                f"weight [{self.rows}, {self.cols}] needs {wanted} bytes, got {self.weight.nbytes}"
+            )
         wanted = self.format.scales_nbytes(self.rows, self.cols)
         for name, part in (("scales", self.scales), ("biases", self.biases)):
             got = part.nbytes if part is not None else 0
             if got != wanted:
-                raise ValueError(f"{name} of [{self.rows}, {self.cols}] need {wanted} bytes, got {got}")
+                raise ValueError(
+                    f"{name} of [{self.rows}, {self.cols}] need {wanted} bytes, got {got}"
+                )
 
     @property
     def triple(self) -> tuple[Buffer, Buffer, Buffer]:
@@ -90,7 +100,10 @@ class KeyValueCache:
 
 @dataclass(frozen=True)
 class AttentionShape:
-    """Head counts and widths of one attention layer; q_head_stride is 2 * Dh where q_proj also holds the output gate."""
+    """Head counts and widths of one attention layer.
+
+    Q_head_stride is 2 * Dh where q_proj also holds the output gate.
+    """
 
     n_heads: int
     n_kv_heads: int
@@ -129,7 +142,7 @@ class DeltaNetShape:
 
 @dataclass(frozen=True)
 class ExpertMatrixPlace:
-    """A matrix [rows, cols] inside a slot: format and byte offsets of weight, scales, biases (0 if unquantised)."""
+    """A matrix [rows, cols] inside a slot: byte offsets of weight, scales and biases."""
 
     rows: int
     cols: int
@@ -152,7 +165,8 @@ class ExpertPlaces:
 class ExpertBatch:
     """The experts of one dispatch, as the host writes them (layouts in shaders/params.h).
 
-    slots: all slots, slot_nbytes apart. groups: host int32 [1 + 3 * n_groups]. pairs: host int32, t * top_k + k.
+    slots: all slots, slot_nbytes apart. groups: host int32 [1 + 3 * n_groups]. pairs: host int32, t
+    * top_k + k.
     """
 
     slots: Buffer

@@ -1,0 +1,141 @@
+"""`moeflux convert` and `moeflux verify`: packed checkpoints, made and checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.progress import Progress as ProgressBar
+
+from moeflux.checkpoint.convert import convert as convert_checkpoint
+from moeflux.checkpoint.convert_files import Progress
+from moeflux.checkpoint.verify import Verification
+from moeflux.checkpoint.verify import verify as verify_checkpoint
+from moeflux.cli.exit_code import ExitCode
+from moeflux.cli.options import JsonOption
+from moeflux.memory import format_size
+
+PLAIN_STEPS = 20
+"""Lines of progress where nobody watches a terminal."""
+
+_Source = Annotated[
+    Path, typer.Argument(metavar="SRC", help="Folder of the checkpoint to convert.")
+]
+_Destination = Annotated[Path, typer.Argument(metavar="DST", help="New or unfinished folder.")]
+_Folder = Annotated[Path, typer.Argument(metavar="PATH", help="Folder of a checkpoint.")]
+_Bits = Annotated[
+    int | None,
+    typer.Option("--bits", help="Requantise to 2, 3, 4, 5, 6 or 8 bits; without, keep all bytes."),
+]
+_GroupSize = Annotated[
+    int | None,
+    typer.Option("--group-size", help="Columns per scale: 32, 64 (default) or 128; needs --bits."),
+]
+
+
+def convert(
+    source: _Source, destination: _Destination, bits: _Bits = None, group_size: _GroupSize = None
+) -> ExitCode:
+    """Write a checkpoint in the packed layout: one aligned record with a checksum per expert.
+
+    Run it again to go on after an interruption.
+    """
+    try:
+        with _reported(f"converting to {destination}") as progress:
+            done = convert_checkpoint(
+                source, destination, bits=bits, group_size=group_size, progress=progress
+            )
+    except KeyboardInterrupt:
+        print(
+            f"interrupted: what is finished is kept in {destination}; "
+            "run the same command again to go on",
+            file=sys.stderr,
+        )
+        return ExitCode.INTERRUPTED
+    kept = f", of which {format_size(done.kept_nbytes)} from before" if done.kept_nbytes else ""
+    print(f"{done.path}: {format_size(done.nbytes)} of weights{kept}", file=sys.stderr)
+    return ExitCode.DONE
+
+
+def verify(path: _Folder, as_json: JsonOption = False) -> ExitCode:
+    """Read every record of a packed checkpoint again and compare checksums."""
+    with _reported(f"verifying {path}") as progress:
+        result = verify_checkpoint(path, progress=progress)
+    if as_json:
+        print(json.dumps(_json_values(result), indent=2))
+    else:
+        _print_result(result)
+    return ExitCode.FAILED if result.damaged else ExitCode.DONE
+
+
+def _json_values(result: Verification) -> dict[str, object]:
+    values = dataclasses.asdict(result) | {"path": str(result.path)}
+    values["damaged"] = [
+        dataclasses.asdict(part) | {"path": str(part.path)} for part in result.damaged
+    ]
+    return values
+
+
+def _print_result(result: Verification) -> None:
+    for part in result.damaged:
+        print(part)
+    if not result.has_checksums:
+        print(
+            f"{result.path}: headers and sizes are right; it has no checksums, so that nothing "
+            "more can be checked ('moeflux convert' makes a copy that has them)"
+        )
+    else:
+        state = f"{len(result.damaged)} parts are damaged" if result.damaged else "all is well"
+        read = f"{result.n_records} expert records, {format_size(result.nbytes)} in all"
+        print(f"{result.path}: read {read}: {state}")
+
+
+@contextmanager
+def _reported(what: str) -> Iterator[Callable[[Progress], None]]:
+    """Progress on stderr: a bar on a terminal, else a line now and then."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _plain_lines(what)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with ProgressBar(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+
+        def show(progress: Progress) -> None:
+            bar.update(task, completed=progress.done_nbytes, total=progress.total_nbytes)
+
+        yield show
+
+
+def _plain_lines(what: str) -> Callable[[Progress], None]:
+    shown = -1
+
+    def show(progress: Progress) -> None:
+        nonlocal shown
+        step = PLAIN_STEPS * progress.done_nbytes // max(1, progress.total_nbytes)
+        if step > shown:
+            shown = step
+            done, total = format_size(progress.done_nbytes), format_size(progress.total_nbytes)
+            print(f"{what}: {done} of {total} ({progress.file})", file=sys.stderr, flush=True)
+
+    return show
