@@ -92,7 +92,8 @@ void bind_commands(py::module_& module, py::class_<Device, std::shared_ptr<Devic
            "An empty command buffer.");
 
   device.def("queue", [](const std::shared_ptr<Device>& self) { return QueueHandle(self); }, "A new queue.");
-  device.def("record", [](const std::shared_ptr<Device>& self) { return RecordingHandle(self); }, "An empty recording.");
+  device.def(
+      "record", [](const std::shared_ptr<Device>& self) { return RecordingHandle(self); }, "An empty recording.");
 }
 
 }  // namespace moeflux::bindings

@@ -111,8 +111,7 @@ py::class_<Device, std::shared_ptr<Device>> bind_devices(py::module_& module) {
 
   py::class_<Device, SharedDevice> device_class(module, "Device", "A backend: memory, kernels and queues.",
                                                 py::is_final(), py::release_gil_before_calling_cpp_dtor());
-  device_class
-      .def_property_readonly("name", &Device::name)
+  device_class.def_property_readonly("name", &Device::name)
       .def_property_readonly("description", &Device::description)
       .def(
           "buffer",

@@ -24,7 +24,8 @@ void translate(std::exception_ptr thrown) {
     raise_python("ReadTimeoutError", text_of(error.what()), text_of(error.path), error.offset, error.wanted, error.got,
                  error.error_number);
   } catch (const ReadError& error) {
-    raise_python("ReadError", text_of(error.what()), text_of(error.path), error.offset, error.wanted, error.got, error.error_number);
+    raise_python("ReadError", text_of(error.what()), text_of(error.path), error.offset, error.wanted, error.got,
+                 error.error_number);
   } catch (const ReadCancelled& error) {
     raise_python("ReadCancelled", text_of(error.what()));
   } catch (const FileError& error) {

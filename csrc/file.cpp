@@ -46,7 +46,7 @@ FileDescriptor::FileDescriptor(const std::string& path, bool direct) {
   } while (descriptor_ < 0 && errno == EINTR);
   if (descriptor_ < 0) throw FileError(path, errno);
 
-  struct stat status {};
+  struct stat status{};
   int error_number = fstat(descriptor_, &status) == 0 ? 0 : errno;
   if (error_number == 0 && S_ISDIR(status.st_mode)) error_number = EISDIR;
   if (error_number == 0 && !S_ISREG(status.st_mode)) error_number = EINVAL;

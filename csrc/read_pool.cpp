@@ -79,7 +79,8 @@ ReadPool::~ReadPool() = default;
 std::shared_ptr<ReadTicket> ReadPool::submit(std::vector<ReadRange> ranges, const Buffer& destination, bool urgent) {
   if (ranges.empty()) throw std::invalid_argument("a read needs at least one range");
   for (const ReadRange& range : ranges) {
-    if (range.nbytes == 0) throw std::invalid_argument("a read of " + range.file->path() + " needs at least 1 byte, got 0");
+    if (range.nbytes == 0)
+      throw std::invalid_argument("a read of " + range.file->path() + " needs at least 1 byte, got 0");
     destination.view(range.buffer_offset, range.nbytes);
   }
   if (destination.allocation->address() == nullptr || !destination.allocation->writable()) {

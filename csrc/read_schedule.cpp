@@ -116,7 +116,8 @@ bool ReadSchedule::cancelled(const ReadTicket& ticket) {
 double ReadSchedule::seconds(const ReadTicket& ticket) {
   check_process();
   const std::lock_guard lock(mutex_);
-  if (ticket.n_unfinished_ > 0) throw DeviceError("seconds of a read of " + ticket.ranges_.front().file->path() + ", which is not done");
+  if (ticket.n_unfinished_ > 0)
+    throw DeviceError("seconds of a read of " + ticket.ranges_.front().file->path() + ", which is not done");
   return std::chrono::duration<double>(ticket.done_at_ - ticket.submitted_at_).count();
 }
 
@@ -127,8 +128,9 @@ void ReadSchedule::wait(const ReadTicket& ticket, std::optional<double> timeout_
   if (!timeout_seconds || !(*timeout_seconds <= kLongestTimeoutSeconds)) {
     progressed_.wait(lock, finished);
   } else if (!progressed_.wait_for(lock, std::chrono::duration<double>(std::max(*timeout_seconds, 0.0)), finished)) {
-    const auto missing = std::ranges::find_if(
-        ticket.progress_, [](Progress progress) { return progress == Progress::queued || progress == Progress::running; });
+    const auto missing = std::ranges::find_if(ticket.progress_, [](Progress progress) {
+      return progress == Progress::queued || progress == Progress::running;
+    });
     const ReadRange& range = ticket.ranges_[static_cast<std::size_t>(missing - ticket.progress_.begin())];
     throw ReadTimeoutError(range.file->path(), range.offset, range.nbytes, *timeout_seconds);
   }
@@ -140,16 +142,15 @@ void ReadSchedule::throw_outcome(const ReadTicket& ticket) const {
   if (!ticket.cancelled_) return;
   const auto missing = std::ranges::find(ticket.progress_, Progress::dropped);
   const ReadRange& range = ticket.ranges_[static_cast<std::size_t>(missing - ticket.progress_.begin())];
-  throw ReadCancelled("the read of " + std::to_string(range.nbytes) + " bytes at offset " + std::to_string(range.offset) +
-                      " of " + range.file->path() + " was cancelled");
+  throw ReadCancelled("the read of " + std::to_string(range.nbytes) + " bytes at offset " +
+                      std::to_string(range.offset) + " of " + range.file->path() + " was cancelled");
 }
 
 void ReadSchedule::promote(const ReadTicket& ticket) {
   check_process();
   const std::lock_guard lock(mutex_);
-  const auto promoted = std::stable_partition(normal_.begin(), normal_.end(), [&ticket](const Entry& entry) {
-    return entry.ticket.get() != &ticket;
-  });
+  const auto promoted = std::stable_partition(normal_.begin(), normal_.end(),
+                                              [&ticket](const Entry& entry) { return entry.ticket.get() != &ticket; });
   std::move(promoted, normal_.end(), std::back_inserter(urgent_));
   normal_.erase(promoted, normal_.end());
 }

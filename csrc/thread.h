@@ -26,8 +26,8 @@ class OwnerProcess {
   pid_t process_;
 };
 
-// Destroys an object that has threads or locks, but not in a forked child: there its threads cannot be joined, its locks
-// may be held for ever, and its memory goes with the process.
+// Destroys an object that has threads or locks, but not in a forked child: there its threads cannot be joined, its
+// locks may be held for ever, and its memory goes with the process.
 class OwnerProcessDelete {
  public:
   template <typename T>

@@ -17,7 +17,7 @@ std::string processor_name() {
   if (__get_cpuid_max(0x80000000, nullptr) < kLastLeaf) return "x86-64";
   char brand[49] = {};
   for (unsigned leaf = kFirstLeaf; leaf <= kLastLeaf; ++leaf) {
-    unsigned registers[4];
+    unsigned registers[4] = {};
     __get_cpuid(leaf, &registers[0], &registers[1], &registers[2], &registers[3]);
     std::memcpy(brand + 16 * (leaf - kFirstLeaf), registers, sizeof registers);
   }

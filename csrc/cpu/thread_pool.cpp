@@ -80,7 +80,9 @@ void ThreadPool::open_loop() {
   state_.store(next | kOpen);
   if (n_sleeping_.load() == 0) return;
   // A sleeper between its last look and its wait holds the mutex.
-  { const std::lock_guard lock(mutex_); }
+  {
+    const std::lock_guard lock(mutex_);
+  }
   loop_opened_.notify_all();
 }
 
@@ -149,7 +151,9 @@ bool ThreadPool::join(std::uint32_t& last_generation) {
 void ThreadPool::leave() {
   const std::uint64_t before = state_.fetch_sub(1);
   if ((before & kWorkers) != 1 || !caller_sleeps_.load()) return;
-  { const std::lock_guard lock(mutex_); }
+  {
+    const std::lock_guard lock(mutex_);
+  }
   workers_left_.notify_one();
 }
 

@@ -18,8 +18,9 @@ namespace moeflux::cpu {
 // Processors that this process may run on.
 unsigned n_available_cores();
 
-// n_threads - 1 workers and the calling thread. Called by one thread at a time; a loop started inside a loop's body runs
-// on the thread that started it. Workers spin for a moment between loops and then sleep, unless cores are too few to spin.
+// n_threads - 1 workers and the calling thread. Called by one thread at a time; a loop started inside a loop's body
+// runs on the thread that started it. Workers spin for a moment between loops and then sleep, unless cores are too few
+// to spin.
 class ThreadPool final : public ThreadTeam {
  public:
   using Body = std::function<void(std::size_t, std::size_t)>;
