@@ -51,6 +51,22 @@ class ReadError(MoefluxError, OSError):
         self.errno = errno
 
 
+class ExpertReadError(ReadError):
+    """The experts of a layer could not be read: the ReadError of `expert` of `layer`."""
+
+    def __init__(self, layer: int, expert: int, error: ReadError) -> None:
+        super().__init__(
+            f"layer {layer} expert {expert}: {error}",
+            error.path,
+            error.offset,
+            error.wanted,
+            error.got,
+            error.errno or 0,
+        )
+        self.layer = layer
+        self.expert = expert
+
+
 class ReadCancelled(MoefluxError):
     """A read was cancelled before all of its bytes arrived."""
 

@@ -62,6 +62,11 @@ class SparseMoe:
             weights /= weights.sum(axis=-1, keepdims=True)
         return Routing(order.astype(np.int32), weights.astype(np.float32))
 
+    def best(self, logits: Float32Array) -> list[int]:
+        """The top_k experts of logits [1, E], best first."""
+        order: list[int] = np.argsort(-logits[0], kind="stable")[: self.top_k].tolist()
+        return order
+
     def encode_experts(
         self, encoder: Encoder, x: Activations, batch: ExpertBatch, work: Workspace
     ) -> None:

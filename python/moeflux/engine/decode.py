@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 from moeflux._core import Recording, Step
-from moeflux.blocks.decoder import DecoderLayer, LayerState, hidden, router_logits
+from moeflux.blocks.decoder import (
+    DecoderLayer,
+    LayerState,
+    hidden,
+    normed,
+    router_logits,
+)
 from moeflux.blocks.moe import SparseMoe
 from moeflux.blocks.workspace import Float32Array, float32_array, int32_array
 from moeflux.engine.runtime import Runtime
@@ -17,9 +24,27 @@ class LayerRecordings:
     """A layer's kernels bound once: the mixer half and, where it has experts, the expert half."""
 
     index: int
-    moe: SparseMoe | None
     mixer: Recording
-    experts: Recording | None
+    sparse: SparseRecordings | None
+
+
+@dataclass(frozen=True)
+class SparseRecordings:
+    """The expert half, the router logits [1, E] it waits for, and the next layer's router."""
+
+    moe: SparseMoe
+    experts: Recording
+    router_logits: Float32Array
+    next_layer: NextRouter | None
+
+
+@dataclass(frozen=True)
+class NextRouter:
+    """The router of a later layer applied to this layer's state: logits [1, E]."""
+
+    index: int
+    moe: SparseMoe
+    logits: Float32Array
 
 
 class DecodeStep:
@@ -35,7 +60,8 @@ class DecodeStep:
         self._embedding = device.record()
         decoder.encode_embedding(self._embedding, tokens, work)
         self._layers = [
-            self._record(*pair) for pair in zip(decoder.layers, state.layers, strict=True)
+            self._record(layer, layer_state)
+            for layer, layer_state in zip(decoder.layers, state.layers, strict=True)
         ]
         self._head = device.record()
         decoder.encode_logits(self._head, hidden(work, decoder.width), logits, work)
@@ -45,25 +71,29 @@ class DecodeStep:
         runtime, step = self._runtime, Step(position, 1)
         runtime.files.check()
         experts, table = runtime.experts, runtime.decode_table
+        started = time.perf_counter()
+        experts.begin_token()
         self._tokens[0] = token_id
         commands = runtime.queue.command_buffer(step, "embedding")
         commands.replay(self._embedding)
         for layer in self._layers:
             commands.replay(layer.mixer)
-            if layer.moe is None or layer.experts is None:
+            if layer.sparse is None:
                 continue
             runtime.finish(commands)
             experts.release_all()
-            routing = layer.moe.route(self._router_logits(layer.moe))
+            routing = layer.sparse.moe.route(layer.sparse.router_logits)
+            if (guess := layer.sparse.next_layer) is not None:
+                experts.offer(guess.index, guess.moe.best(guess.logits))
             slots = experts.fetch(layer.index, routing.experts[0].tolist())
             table.set_routing(routing, slots)
             commands = runtime.queue.command_buffer(step, f"layer {layer.index}")
-            commands.replay(layer.experts)
+            commands.replay(layer.sparse.experts)
             commands.commit()
             commands = runtime.queue.command_buffer(step, f"layer {layer.index + 1}")
         commands.replay(self._head)
         runtime.finish(commands)
-        experts.release_all()
+        experts.end_token(time.perf_counter() - started)
         return self._logits.copy()
 
     def _record(self, layer: DecoderLayer, state: LayerState) -> LayerRecordings:
@@ -72,11 +102,26 @@ class DecodeStep:
         mixer = runtime.device.record()
         layer.encode_mixer(mixer, state, work)
         if not isinstance(layer.mlp, SparseMoe):
-            return LayerRecordings(layer.index, None, mixer, None)
+            return LayerRecordings(layer.index, mixer, None)
+        next_layer = self._record_next_router(mixer, layer)
         experts = runtime.device.record()
         layer.encode_moe(experts, table.batch, table.weights, work)
-        return LayerRecordings(layer.index, layer.mlp, mixer, experts)
+        n_experts = layer.mlp.n_experts
+        logits = float32_array(router_logits(work, n_experts).buffer, 1, n_experts)
+        return LayerRecordings(
+            layer.index, mixer, SparseRecordings(layer.mlp, experts, logits, next_layer)
+        )
 
-    def _router_logits(self, moe: SparseMoe) -> Float32Array:
-        logits = router_logits(self._runtime.decode_work, moe.n_experts)
-        return float32_array(logits.buffer, 1, moe.n_experts)
+    def _record_next_router(self, mixer: Recording, layer: DecoderLayer) -> NextRouter | None:
+        """Behind the mixer half, where prefetch asks for it and a later layer has experts."""
+        runtime = self._runtime
+        if not runtime.experts.wants_offers:
+            return None
+        for later in runtime.decoder.layers[layer.index + 1 :]:
+            if isinstance(later.mlp, SparseMoe):
+                work, n_experts = runtime.decode_work, later.mlp.n_experts
+                logits = work.rows("next_router_logits", n_experts, host=True)
+                later.mlp.encode_router(mixer, normed(work, runtime.decoder.width), logits)
+                array = float32_array(logits.buffer, 1, n_experts)
+                return NextRouter(later.index, later.mlp, array)
+        return None

@@ -128,9 +128,9 @@ class Generation:
             prefill_seconds=prefilled - started,
             decode_seconds=time.perf_counter() - prefilled,
             bytes_read=spent.bytes_read,
-            expert_hits=spent.hits,
-            expert_misses=spent.misses,
-            read_wait_seconds=spent.wait_seconds,
+            expert_hits=spent.n_ready,
+            expert_misses=spent.n_late + spent.n_missed,
+            read_wait_seconds=sum(spent.stall_seconds),
             peak_memory_nbytes=peak_memory(),
         )
         yield Event(text, token_id, "stop" if ended or stopped else "length", stats)

@@ -21,7 +21,8 @@ from moeflux.engine.prefill import Prefill
 from moeflux.engine.runtime import Runtime
 from moeflux.engine.sampler import Sampler, SamplingParams
 from moeflux.engine.session import Session
-from moeflux.experts.stream import ExpertStream
+from moeflux.experts.reads import ReadSettings, Verify
+from moeflux.experts.stream import ExpertStream, StreamSettings
 from moeflux.models import load_model
 from moeflux.models.loaded import ModelConfig
 from moeflux.settings import Settings
@@ -146,7 +147,7 @@ class Model:
         device, loaded, settings = self._device, self._loaded, self.settings
         top_k = loaded.config.num_experts_per_tok
         files = FileWatch(entry.path for entry in self._checkpoint.tensors.values())
-        experts = ExpertStream(device, loaded.experts, top_k, n_slots, settings.n_read_workers)
+        experts = ExpertStream(device, loaded.experts, top_k, stream_settings(n_slots, settings))
         return Runtime(
             device, device.queue(), loaded.decoder, experts, files, settings.prefill_chunk
         )
@@ -168,6 +169,18 @@ class Model:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def stream_settings(n_slots: int, settings: Settings) -> StreamSettings:
+    """What the settings say of experts."""
+    reads = ReadSettings(
+        n_workers=settings.n_read_workers,
+        direct=settings.read_mode == "direct",
+        n_parts=settings.n_read_parts,
+        verify=Verify(settings.verify),
+        timeout=settings.read_timeout,
+    )
+    return StreamSettings(n_slots, settings.eviction, settings.prefetch, reads)
 
 
 def _device_name(asked: str, settings: Settings) -> str:

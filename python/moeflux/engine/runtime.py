@@ -64,7 +64,7 @@ class Runtime:
         """After an error inside a step: let device and reads finish, then unpin every slot."""
         commands = self.queue.command_buffer(Step(0, 1), "drain")
         self.finish(commands)
-        self.experts.drain()
+        self.experts.invalidate()
         self.experts.release_all()
 
     def close(self) -> None:

@@ -1,6 +1,7 @@
-"""Brings routed experts from disk into slots.
+"""Brings routed experts from disk into slots, ahead of time where that saves time.
 
-Joins the slot pool with native reads; knows no kernel and no model.
+Joins what decides (slots, prefetch, governor) with what reads. Knows no kernel and no model.
+Inside, layers are those with experts, counted from 0; callers give a layer's index in the model.
 """
 
 from __future__ import annotations
@@ -8,39 +9,43 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 
-from moeflux._core import Device, File, ReadTicket
+from moeflux._core import Buffer, Device
 from moeflux.checkpoint import LayerExperts
-from moeflux.errors import ReadCancelled, ReadError
-from moeflux.experts.eviction import LFRU
+from moeflux.errors import ExpertReadError, ReadCancelled, ReadError
+from moeflux.experts.counters import StreamCounters
+from moeflux.experts.eviction import make_policy
+from moeflux.experts.governor import Governor
+from moeflux.experts.idle import IdleWindow
+from moeflux.experts.lease import Demand, ExpertSlot, Lease
+from moeflux.experts.predict import Combined, NextRouter, Predictor, PreviousToken
+from moeflux.experts.reads import ExpertReads, Read, ReadSettings
 from moeflux.experts.residency import ExpertResidency
-from moeflux.experts.slots import Demand, ExpertSlot, Lease, SlotPool
+from moeflux.experts.slots import SlotPool
+from moeflux.experts.timeline import Timeline
 
 SLOT_ALIGNMENT = 16 * 1024
-RECENCY_TOKENS = 64
+WAVE_WIDTH = 32
+"""Experts of one prefill wave; more would evict more of what decode has in memory."""
+PREFETCH_MODES = ("off", "previous-token", "next-router", "combined", "auto")
 
 
-@dataclass
-class StreamCounters:
-    """What the experts cost so far: totals since loading."""
+@dataclass(frozen=True)
+class StreamSettings:
+    """How experts are kept and fetched; none of it changes what the model computes."""
 
-    bytes_read: int = 0
-    hits: int = 0
-    """Experts that were in a slot, ready, when they were routed to."""
-    misses: int = 0
-    wait_seconds: float = 0.0
-    """Time the decode loop stood still for reads."""
+    n_slots: int
+    eviction: str = "lfru"
+    prefetch: str = "auto"
+    """One of PREFETCH_MODES; "auto" is "combined" while the governor finds that it saves time."""
+    reads: ReadSettings = field(default_factory=ReadSettings)
 
-    def snapshot(self) -> StreamCounters:
-        return replace(self)
-
-    def since(self, earlier: StreamCounters) -> StreamCounters:
-        """What was added after `earlier` was taken."""
-        return StreamCounters(
-            *(getattr(self, field.name) - getattr(earlier, field.name) for field in fields(self))
-        )
+    def __post_init__(self) -> None:
+        if self.prefetch not in PREFETCH_MODES:
+            raise ValueError(
+                f"prefetch must be one of {', '.join(PREFETCH_MODES)}, got {self.prefetch!r}"
+            )
 
 
 def slot_nbytes(layers: Iterable[LayerExperts | None]) -> int:
@@ -53,128 +58,222 @@ class ExpertStream:
     """All routed experts of a model, of which `n_slots` are in memory.
 
     A fetch pins its experts; release_oldest() and release_all() unpin them once the work that reads
-    them has finished.
+    their slots has finished.
     """
 
     def __init__(
         self,
         device: Device,
-        layers: Sequence[LayerExperts | None],
+        model_layers: Sequence[LayerExperts | None],
         top_k: int,
-        n_slots: int,
-        n_workers: int,
+        settings: StreamSettings,
     ) -> None:
+        layers = [layer for layer in model_layers if layer is not None]
+        self._indices = [index for index, layer in enumerate(model_layers) if layer is not None]
+        self._ordinal = {index: ordinal for ordinal, index in enumerate(self._indices)}
+        self.settings = settings
         self.top_k = top_k
-        self.n_slots = n_slots
+        self.n_slots = settings.n_slots
         self.slot_nbytes = slot_nbytes(layers)
-        self.slots = device.buffer(n_slots * self.slot_nbytes)
-        self.counters = StreamCounters()
-        self._layers = tuple(layers)
-        self._views = [
-            self.slots.view(index * self.slot_nbytes, self.slot_nbytes) for index in range(n_slots)
+        self.slots: Buffer = device.buffer(self.n_slots * self.slot_nbytes)
+        self.counters = StreamCounters.of_layers(len(layers))
+        self.governor = Governor() if settings.prefetch == "auto" else None
+        self.timeline: Timeline | None = None
+        self._n_layers = len(layers)
+        self._next_router = NextRouter(self._n_layers)
+        views = [
+            self.slots.view(index * self.slot_nbytes, self.slot_nbytes)
+            for index in range(self.n_slots)
         ]
-        self._files = _open_files(layers)
-        self._reads = device.read_pool(n_workers)
-        self._residency = ExpertResidency(
-            SlotPool(n_slots, top_k, LFRU(RECENCY_TOKENS * len(self._layers))),
-            [layer.record_nbytes if layer is not None else 0 for layer in layers],
+        self._reads = ExpertReads(device, dict(enumerate(layers)), views, settings.reads)
+        record_nbytes = [layer.record_nbytes for layer in layers]
+        whole = self.n_slots >= sum(layer.n_experts for layer in layers)
+        policy = make_policy(settings.eviction, self.n_slots, top_k, self._n_layers)
+        self._guesses = None if whole else self._predictor(settings.prefetch)
+        self.residency = ExpertResidency(
+            SlotPool(self.n_slots, min(top_k, self.n_slots), policy), record_nbytes, self._guesses
         )
+        self._record_nbytes = record_nbytes
         self._leases: deque[Lease] = deque()
-        self._tickets: dict[int, ReadTicket] = {}
+        self._under_way: dict[int, Read] = {}
+        self._idle = IdleWindow()
+        self._idle_since: float | None = None
+
+    @property
+    def wants_offers(self) -> bool:
+        """Prefetch asks the next layer's router: offer() is to be called."""
+        return self._guesses is not None and self.settings.prefetch != "previous-token"
+
+    def offer(self, layer: int, ranked: Sequence[int]) -> None:
+        """What the router of `layer` would choose from the layer before's state, best first."""
+        self._next_router.offer(self._ordinal[layer], ranked)
 
     def fetch(
         self, layer: int, experts: Sequence[int], demand: Demand = Demand.DECODE
     ) -> Mapping[int, int]:
         """The slot of each expert, read from disk where it is not there yet; pinned until released.
 
-        Raises ReadError naming layer and expert; then nothing of this fetch stays pinned.
+        Reads that are guessed for the next layer go out behind those of this one. Raises
+        ExpertReadError; the experts stay pinned until they are released all the same.
         """
-        plan = self._residency.demand(layer, experts, demand)
+        started, ordinal = time.perf_counter(), self._ordinal[layer]
+        if self._idle_since is not None and demand is Demand.DECODE:
+            self._idle.record_idle(started - self._idle_since)
+        self._collect()
+        plan = self.residency.demand(ordinal, experts, demand)
         self._leases.append(plan.lease)
-        self.counters.hits += len(plan.lease.ready)
-        self.counters.misses += len(plan.lease.missed)
-        for read in plan.read:
-            self._submit(read)
-        started = time.perf_counter()
-        self._wait([*plan.read, *plan.promote])
-        self.counters.wait_seconds += time.perf_counter() - started
+        self._cancel(plan.cancel)
+        for expert in plan.read:
+            self._submit(expert, urgent=True)
+        for expert in plan.promote:
+            self._under_way[expert.slot].ticket.promote()
+        if demand is Demand.DECODE:
+            self._speculate(ordinal + 1)
+        wanted = [*plan.read, *plan.promote]
+        self._wait(wanted)
+        ended = self._idle_since = time.perf_counter()
+        self.counters.add_fetch(plan.lease, ended - started if wanted else 0.0)
+        if wanted:
+            self._idle.record_reads(len(wanted) * self._record_nbytes[ordinal], ended - started)
+        if wanted and self.timeline is not None:
+            self.timeline.add("wait for experts", f"layer {layer}", started, ended)
         return plan.lease.slots
 
     def waves(self, layer: int, experts: Sequence[int]) -> list[tuple[int, ...]]:
-        """The experts in groups, two of which fit the slots together; all at once if they fit."""
-        width = self.n_slots if len(experts) <= self.n_slots else max(1, self.n_slots // 2)
-        return self._residency.waves(layer, experts, width)
+        """The experts in groups, two of which fit the slots together."""
+        width = max(1, min(WAVE_WIDTH, self.n_slots // 2))
+        return self.residency.waves(self._ordinal[layer], experts, width)
+
+    def begin_token(self) -> None:
+        """A decode step starts: guess the experts of its first layer."""
+        self.release_all()
+        self._speculate(0)
+
+    def end_token(self, seconds: float) -> None:
+        """A decode step took `seconds`; the governor judges prefetch by that."""
+        self.release_all()
+        if self.governor is not None and self._guesses is not None:
+            self.governor.record(seconds)
 
     def release_oldest(self) -> None:
         """Unpin the experts of the earliest fetch."""
-        self._residency.release(self._leases.popleft())
+        self.residency.release(self._leases.popleft())
 
     def release_all(self) -> None:
         """Unpin the experts of every fetch."""
         while self._leases:
             self.release_oldest()
 
-    def drain(self) -> None:
-        """Cancel reads that have not started and wait for those that have."""
-        for slot, ticket in list(self._tickets.items()):
-            ticket.cancel()
-            self._settle(slot)
+    def invalidate(self) -> None:
+        """End every read and forget what was predicted: for a new sequence, or after an error."""
+        self._cancel(self.residency.invalidate())
+        for slot in list(self._under_way):
+            self._settle(slot, wait=True)
+        self._idle_since = None
+        if self.governor is not None:
+            self.governor.restart_trial()
 
     def close(self) -> None:
-        """Stop reading. Idempotent."""
-        self.drain()
+        """Stop reading. The caller has waited for the device. Idempotent."""
+        self._cancel(self.residency.close())
+        for slot in list(self._under_way):
+            self._settle(slot, wait=True)
         self._reads.close()
+        self.release_all()
 
-    def _submit(self, read: ExpertSlot) -> None:
-        layer = self._layers[read.layer]
-        assert layer is not None
-        ranges = [
-            (self._files[part.path], part.offset, part.nbytes, part.record_offset)
-            for part in layer.ranges(read.expert)
-        ]
-        self._tickets[read.slot] = self._reads.submit_ranges(ranges, self._views[read.slot])
+    def _predictor(self, mode: str) -> Predictor | None:
+        previous = PreviousToken(self._n_layers)
+        match mode:
+            case "off":
+                return None
+            case "previous-token":
+                return previous
+            case "next-router":
+                return self._next_router
+        return Combined((self._next_router, previous))
 
-    def _wait(self, reads: Sequence[ExpertSlot]) -> None:
-        """Wait for all reads, also after one has failed; then raise the first failure."""
-        failure: ReadError | None = None
-        for read in reads:
-            ticket = self._tickets.pop(read.slot)
+    def _speculate(self, layer: int) -> None:
+        if self._guesses is None or (self.governor is not None and not self.governor.enabled):
+            return
+        guess = self.residency.speculate(layer, self._idle.nbytes)
+        self._cancel(guess.cancel)
+        for expert in guess.read:
+            self._submit(expert, urgent=False)
+
+    def _submit(self, expert: ExpertSlot, *, urgent: bool) -> None:
+        self._under_way[expert.slot] = self._reads.submit(expert, urgent=urgent)
+
+    def _cancel(self, experts: Sequence[ExpertSlot]) -> None:
+        for expert in experts:
+            if expert.slot in self._under_way:
+                self._under_way[expert.slot].ticket.cancel()
+
+    def _collect(self) -> None:
+        """Report the reads that have ended meanwhile."""
+        for slot, read in list(self._under_way.items()):
+            if read.ticket.done:
+                self._settle(slot, wait=False)
+
+    def _wait(self, experts: Sequence[ExpertSlot]) -> None:
+        """Wait for all demanded reads, also after one has failed; then raise the first failure."""
+        failure: ExpertReadError | None = None
+        for expert in experts:
             try:
-                ticket.wait()
+                self._deliver(expert)
             except ReadError as error:
-                self._residency.failed(read.slot)
-                failure = failure or _of_expert(error, read)
-            else:
-                self._residency.finished(read.slot)
-                self.counters.bytes_read += ticket.nbytes
+                index = self._indices[expert.layer]
+                failure = failure or ExpertReadError(index, expert.expert, error)
         if failure is not None:
             raise failure
 
-    def _settle(self, slot: int) -> None:
-        """Wait for a cancelled read and report how it ended."""
-        ticket = self._tickets.pop(slot)
+    def _deliver(self, expert: ExpertSlot) -> None:
+        """See a demanded read through, again if it was cancelled as a guess or may be retried."""
+        attempts = 1 + self.settings.reads.n_retries
+        while True:
+            read = self._under_way[expert.slot]
+            try:
+                self._reads.wait(read)
+            except ReadCancelled:
+                del self._under_way[expert.slot]
+                self.residency.cancelled(expert.slot)
+            except ReadError:
+                self.counters.n_failed_reads += 1
+                if not read.ticket.done:
+                    raise
+                del self._under_way[expert.slot]
+                self.residency.failed(expert.slot)
+                attempts -= 1
+                if attempts == 0:
+                    raise
+            else:
+                self._delivered(read)
+                return
+            self._submit(self.residency.retry(expert.slot), urgent=True)
+
+    def _settle(self, slot: int, *, wait: bool) -> None:
+        """Report how a guessed or cancelled read ended; one that does not end keeps its slot."""
+        read = self._under_way[slot]
         try:
-            ticket.wait()
-        except (ReadCancelled, ReadError):
-            self._residency.cancelled(slot)
+            if wait or read.ticket.done:
+                self._reads.wait(read)
+        except ReadCancelled:
+            self.residency.cancelled(slot)
+        except ReadError:
+            if not read.ticket.done:
+                return
+            self.residency.failed(slot)
         else:
-            self._residency.finished(slot)
+            self._delivered(read)
+            return
+        del self._under_way[slot]
 
-
-def _open_files(layers: Iterable[LayerExperts | None]) -> dict[Path, File]:
-    paths = {path for layer in layers if layer is not None for path in layer.paths}
-    return {path: File(path) for path in sorted(paths)}
-
-
-def _of_expert(error: ReadError, read: ExpertSlot) -> ReadError:
-    """The same error, saying whose bytes were wanted."""
-    named = ReadError(
-        f"layer {read.layer} expert {read.expert}: {error}",
-        error.path,
-        error.offset,
-        error.wanted,
-        error.got,
-        error.errno or 0,
-    )
-    named.__cause__ = error
-    return named
+    def _delivered(self, read: Read) -> None:
+        del self._under_way[read.expert.slot]
+        self.residency.finished(read.expert.slot)
+        self.counters.bytes_read += read.ticket.nbytes
+        self.counters.n_reads += 1
+        if self.timeline is not None:
+            name = "read" if read.urgent else "prefetch"
+            label = f"layer {self._indices[read.expert.layer]} expert {read.expert.expert}"
+            end = read.submitted + read.ticket.seconds
+            self.timeline.add(name, label, read.submitted, end)

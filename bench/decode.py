@@ -1,0 +1,84 @@
+"""Decode speed of a checkpoint: tok/s, share of the memory's limit, host's share of a token.
+
+usage: python bench/decode.py MODEL [--tokens 64] [--threads N] [--device cpu]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+
+import numpy as np
+
+import moeflux
+from moeflux._core import measure_read_bandwidth
+from moeflux.memory import peak_memory
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("model")
+    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--prompt-tokens", type=int, default=128)
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--memory", default=None)
+    arguments = parser.parse_args()
+    settings = moeflux.Settings(n_threads=arguments.threads)
+    info = moeflux.inspect(arguments.model)
+    bandwidth = measure_read_bandwidth(2**30, arguments.threads)
+    with moeflux.load(arguments.model, arguments.device, arguments.memory, settings) as model:
+        result = measure(model, arguments.prompt_tokens, arguments.tokens)
+        result["device"] = model.device.description
+    touched = info.bytes_per_token + info.dense_bytes_per_token
+    result |= {
+        "model": info.model_type,
+        "touched_bytes_per_token": touched,
+        "weights_gb_per_second": touched * result["decode_tokens_per_second"] / 1e9,
+        "memory_read_gb_per_second": bandwidth / 1e9,
+        "peak_memory_nbytes": peak_memory(),
+    }
+    result["share_of_memory_bandwidth"] = (
+        result["weights_gb_per_second"] / result["memory_read_gb_per_second"]
+    )
+    for name, value in result.items():
+        print(f"{name:28} {value:,.4g}" if isinstance(value, float) else f"{name:28} {value}")
+    print(json.dumps(result))
+
+
+def measure(model: moeflux.Model, n_prompt: int, n_tokens: int) -> dict[str, float | str | int]:
+    """Prefill a random prompt, then decode greedily.
+
+    The first quarter of the tokens warms up and is not counted.
+    """
+    generator = np.random.default_rng(0)
+    session = model.session()
+    prompt = generator.integers(2, model.config.vocab_size, n_prompt).tolist()
+    started = time.perf_counter()
+    token = int(session.prefill(prompt).argmax())
+    prefill_seconds = time.perf_counter() - started
+    seconds: list[float] = []
+    host: list[float] = []
+    for _ in range(n_tokens):
+        waited_before, started = waited(model), time.perf_counter()
+        token = int(session.decode(token).argmax())
+        seconds.append(time.perf_counter() - started)
+        host.append(1 - (waited(model) - waited_before) / seconds[-1])
+    warm = n_tokens // 4
+    return {
+        "decode_tokens_per_second": 1 / statistics.median(seconds[warm:]),
+        "decode_tokens_per_second_low": 1 / max(seconds[warm:]),
+        "prefill_tokens_per_second": n_prompt / prefill_seconds,
+        "host_share_of_token": statistics.median(host[warm:]),
+    }
+
+
+def waited(model: moeflux.Model) -> float:
+    """Seconds that the host has stood still for the device and for reads."""
+    return model.runtime.device_wait_seconds + sum(model.runtime.experts.counters.stall_seconds)
+
+
+if __name__ == "__main__":
+    main()
