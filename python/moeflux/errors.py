@@ -51,6 +51,23 @@ class ReadError(MoefluxError, OSError):
         self.errno = errno
 
 
+class ChecksumError(ReadError):
+    """All bytes arrived, but not the right ones: `wanted_checksum` and `got_checksum` (CRC32C)."""
+
+    def __init__(
+        self,
+        message: str,
+        path: str,
+        offset: int,
+        nbytes: int,
+        wanted_checksum: int,
+        got_checksum: int,
+    ) -> None:
+        super().__init__(message, path, offset, nbytes, nbytes)
+        self.wanted_checksum = wanted_checksum
+        self.got_checksum = got_checksum
+
+
 class ExpertReadError(ReadError):
     """The experts of a layer could not be read: the ReadError of `expert` of `layer`."""
 

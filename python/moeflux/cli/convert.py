@@ -26,17 +26,17 @@ from moeflux.checkpoint.convert_files import Progress
 from moeflux.checkpoint.verify import Verification
 from moeflux.checkpoint.verify import verify as verify_checkpoint
 from moeflux.cli.exit_code import ExitCode
-from moeflux.cli.options import JsonOption
+from moeflux.cli.options import JsonOption, ModelArgument
+from moeflux.hub import resolve
 from moeflux.memory import format_size
 
 PLAIN_STEPS = 20
 """Lines of progress where nobody watches a terminal."""
 
 _Source = Annotated[
-    Path, typer.Argument(metavar="SRC", help="Folder of the checkpoint to convert.")
+    str, typer.Argument(metavar="SRC", help='A folder, a hub id (org/name) or "demo".')
 ]
 _Destination = Annotated[Path, typer.Argument(metavar="DST", help="New or unfinished folder.")]
-_Folder = Annotated[Path, typer.Argument(metavar="PATH", help="Folder of a checkpoint.")]
 _Bits = Annotated[
     int | None,
     typer.Option("--bits", help="Requantise to 2, 3, 4, 5, 6 or 8 bits; without, keep all bytes."),
@@ -57,7 +57,7 @@ def convert(
     try:
         with _reported(f"converting to {destination}") as progress:
             done = convert_checkpoint(
-                source, destination, bits=bits, group_size=group_size, progress=progress
+                resolve(source), destination, bits=bits, group_size=group_size, progress=progress
             )
     except KeyboardInterrupt:
         print(
@@ -71,10 +71,10 @@ def convert(
     return ExitCode.DONE
 
 
-def verify(path: _Folder, as_json: JsonOption = False) -> ExitCode:
+def verify(model: ModelArgument, as_json: JsonOption = False) -> ExitCode:
     """Read every record of a packed checkpoint again and compare checksums."""
-    with _reported(f"verifying {path}") as progress:
-        result = verify_checkpoint(path, progress=progress)
+    with _reported(f"verifying {model}") as progress:
+        result = verify_checkpoint(resolve(model), progress=progress)
     if as_json:
         print(json.dumps(_json_values(result), indent=2))
     else:
