@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import moeflux
-from tiny_checkpoint import TinyModel, write_hf, write_mlx
+from tiny_checkpoint import CheckpointFolders, TinyModel, write_hf, write_mlx
 
 KINDS = ("qwen3_5_moe", "qwen3_next", "qwen3_moe")
-CheckpointFolders = Callable[[str, str], Path]
 
 
 @pytest.fixture(scope="session")

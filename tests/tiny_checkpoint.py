@@ -11,7 +11,7 @@ are both exact in bfloat16.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -26,6 +26,9 @@ ROUTER_GAIN = 4.0
 MATRIX_GAIN = 1.5
 ROUTER_OVERRIDES = {"mlp.gate": (8, 64), "mlp.shared_expert_gate": (8, 64)}
 """What mlx_lm quantises otherwise than the rest: bits and group size by end of name."""
+
+CheckpointFolders = Callable[[str, str], Path]
+"""Folder of the tiny checkpoint of a kind in a style, as the fixture tiny_folder gives it."""
 
 
 @dataclass(frozen=True)

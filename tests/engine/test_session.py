@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 import moeflux
-from conftest import CheckpointFolders
+from tiny_checkpoint import CheckpointFolders
 
 PROMPT = [3 + (7 * index) % 250 for index in range(150)]
 
@@ -110,6 +111,13 @@ def test_reset_forgets_everything(model: moeflux.Model) -> None:
     session.reset()
     assert session.position == 0
     assert_same_bits(session.prefill(PROMPT[:33]), expected)
+
+
+def test_session_keeps_its_model_alive(tiny_folder: CheckpointFolders) -> None:
+    session = moeflux.load(tiny_folder("qwen3_5_moe", "mlx"), device="cpu").session()
+    gc.collect()
+    session.prefill([1, 2, 3])
+    assert session.position == 3
 
 
 def test_position_counts_tokens(hybrid: moeflux.Model) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import moeflux
-from conftest import CheckpointFolders
+from tiny_checkpoint import CheckpointFolders
 
 PROMPT = [3 + (11 * index) % 250 for index in range(90)]
 N_DECODED = 24

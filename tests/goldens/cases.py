@@ -67,7 +67,6 @@ def golden_cases() -> Iterator[GoldenCase]:
         yield GoldenCase(f"{kind}_4bit_long", model, (MlxLayout(),), 150, BLOCK_EDGES)
     tied = tiny_model("qwen3_moe", tied=True)
     yield GoldenCase("qwen3_moe_bfloat16_tied", tied, (HfLayout(), MlxLayout(bits=None)))
-    yield GoldenCase("qwen3_moe_4bit_tied", tied, (MlxLayout(),))
 
 
 BFLOAT16 = (

@@ -27,30 +27,38 @@ SMALLEST_TOKEN_MARGIN = 5e-3
 LARGEST_ROUNDING_ERROR = 5e-5
 """Of the oracle's own logits: float32 against float64 arithmetic."""
 
+N_PROMPTS = 20
 
-def decisive(
-    model: PreTrainedModel, length: int, n_greedy: int, positions: Sequence[int] | None = None
-) -> Expected:
-    """What the oracle computes for the first random prompt that it decides clearly.
 
-    `positions`: the prompt tokens whose logits are kept; None: all.
-    Raises ValueError if it decides none of many prompts clearly.
+def decisive(model: PreTrainedModel, length: int, n_greedy: int) -> Expected:
+    """What the oracle computes for the first prompt that it decides clearly and rounds well.
+
+    Raises ValueError if there is none among many.
     """
-    kept = list(range(length) if positions is None else positions)
-    for seed in range(20):
+    for rounding, expected in decided(model, length, n_greedy, range(length)):
+        if rounding <= LARGEST_ROUNDING_ERROR:
+            return expected
+    raise ValueError("for every prompt, rounding comes close to changing an expert or a token")
+
+
+def decided(
+    model: PreTrainedModel, length: int, n_greedy: int, positions: Sequence[int]
+) -> Iterator[tuple[float, Expected]]:
+    """What the oracle computes for each prompt that it decides clearly, with its rounding error.
+
+    `positions`: the prompt tokens whose logits are kept.
+    """
+    kept = list(positions)
+    for seed in range(N_PROMPTS):
         prompt = np.random.default_rng(seed).integers(2, model.config.vocab_size, length).tolist()
         tokens = prompt + greedy(model, prompt, n_greedy)
         with router_margins(model) as margins:
             rows = logits(model, tokens)
         largest = np.sort(rows[length - 1 : -1], axis=-1)[:, -2:]
-        rounding = np.abs(rows - float64_logits(model, tokens))[kept]
-        if (
-            min(margins) >= SMALLEST_ROUTER_MARGIN
-            and np.diff(largest).min() >= SMALLEST_TOKEN_MARGIN
-            and rounding.max() <= LARGEST_ROUNDING_ERROR
-        ):
-            return Expected(prompt, kept, rows[kept].astype(np.float32), tokens[length:])
-    raise ValueError("for every prompt, rounding comes close to changing an expert or a token")
+        clear = min(margins) >= SMALLEST_ROUTER_MARGIN
+        if clear and np.diff(largest).min() >= SMALLEST_TOKEN_MARGIN:
+            rounding = np.abs(rows - float64_logits(model, tokens))[kept].max()
+            yield rounding, Expected(prompt, kept, rows[kept].astype(np.float32), tokens[length:])
 
 
 @contextmanager

@@ -38,12 +38,14 @@ class Conversion:
     bits: int = 4
     group_size: int = 64
     recipe: str | None = None
+    tied: bool = False
     length: int = 24
 
     @property
     def name(self) -> str:
         scheme = self.recipe or (f"{self.bits}bit" if self.bits else "unquantised")
-        return f"{self.kind}-{scheme}-group{self.group_size}-{self.length}tokens"
+        tied = "-tied" if self.tied else ""
+        return f"{self.kind}-{scheme}-group{self.group_size}{tied}-{self.length}tokens"
 
     def run(self, source: Path, target: Path) -> Path:
         convert(
@@ -67,6 +69,7 @@ CONVERSIONS = [
     Conversion("qwen3_next", bits=6, group_size=128),
     Conversion("qwen3_next", recipe="mixed_2_6"),
     Conversion("qwen3_moe"),
+    Conversion("qwen3_moe", tied=True),
     Conversion("qwen3_moe", bits=5, group_size=32),
     Conversion("qwen3_moe", bits=3),
     Conversion("qwen3_moe", recipe="mixed_3_4", group_size=32),
@@ -87,7 +90,8 @@ def converted(
 ) -> Iterator[Converted]:
     conversion: Conversion = request.param
     work = tmp_path_factory.mktemp("model")
-    source = save_as_published(random_model(conversion.kind), work / "source")
+    original = random_model(conversion.kind, {"tie_word_embeddings": conversion.tied})
+    source = save_as_published(original, work / "source")
     folder = conversion.run(source, work / "converted")
     expected = decisive(load_oracle(folder), conversion.length, n_greedy=16)
     with moeflux.load(folder, device="cpu") as model:

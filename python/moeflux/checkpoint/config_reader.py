@@ -98,11 +98,11 @@ class ConfigReader:
 
         return self._get(key, accept, "an object", None)
 
-    def rope(self) -> RopeParameters:
+    def rope(self, *, partial_rotary_factor: float = 1.0) -> RopeParameters:
         """The rotary embedding, from rope_parameters or from rope_theta and partial_rotary_factor.
 
-        Refuses scaled embeddings (yarn, linear, dynamic, ...), also under the older name
-        rope_scaling.
+        `partial_rotary_factor` is the architecture's own, where config.json names none. Refuses
+        scaled embeddings (yarn, linear, dynamic, ...), also under the older name rope_scaling.
         """
         for key in ("rope_parameters", "rope_scaling"):
             if self.has(key):
@@ -112,7 +112,7 @@ class ConfigReader:
         if theta <= 0:
             raise source.error("rope_theta", "a positive number")
         factor_source = source if source.has("partial_rotary_factor") else self
-        factor = factor_source.number("partial_rotary_factor", default=1.0)
+        factor = factor_source.number("partial_rotary_factor", default=partial_rotary_factor)
         if not 0 < factor <= 1:
             raise factor_source.error("partial_rotary_factor", "a number above 0, at most 1")
         return RopeParameters(theta, factor)

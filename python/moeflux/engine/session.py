@@ -9,6 +9,7 @@ from operator import index
 import numpy as np
 
 from moeflux.blocks.workspace import Float32Array
+from moeflux.engine.account import Account
 from moeflux.engine.decode import DecodeStep
 from moeflux.engine.prefill import Prefill
 from moeflux.engine.runtime import Runtime
@@ -22,12 +23,18 @@ class Session:
     Sessions of one model may be used from several threads; they take turns token by token.
     """
 
-    def __init__(self, runtime: Runtime, prefill: Prefill, context_size: int) -> None:
+    def __init__(
+        self, runtime: Runtime, prefill: Prefill, context_size: int, owner: object = None
+    ) -> None:
+        """`owner` closes the runtime when it is gone, so that a session keeps it."""
+        self._owner = owner
         self._runtime = runtime
         self._prefill = prefill
         self._state = SequenceState.empty(runtime.decoder, runtime.device, context_size)
         self._decode = DecodeStep(runtime, self._state)
         self._dirty = False
+        self.account: Account | None = None
+        """What this session's steps are charged to, from its next step on."""
 
     @property
     def position(self) -> int:
@@ -115,7 +122,7 @@ class Session:
     @contextmanager
     def _advancing(self, n_tokens: int) -> Iterator[None]:
         """Hold the turn; on an error let the device finish and mark the session dirty."""
-        with self._runtime.turn:
+        with self._runtime.turn_of(self.account):
             if self._dirty:
                 raise SessionStateError(
                     f"an error left this session inside token {self.position}; "

@@ -55,7 +55,7 @@ class Config:
         """Raises CheckpointError for a missing or unusable key."""
         reader = checkpoint.config.text
         n_layers = reader.integer("num_hidden_layers")
-        rope = reader.rope()
+        rope = reader.rope(partial_rotary_factor=0.25)
         if reader.text("hidden_act", default="silu") != "silu":
             raise reader.error("hidden_act", "silu")
         if reader.boolean("attention_bias", default=False):
