@@ -1,48 +1,39 @@
-"""A decode loop of your own: greedy, layer by layer over the native dispatch.
-
-Usage: decode.py MODEL PROMPT
-"""
+"""A decode loop of your own: greedy, layer by layer. Usage: decode.py MODEL PROMPT."""
 
 import sys
 
 import numpy as np
 
 import moeflux
-from moeflux import Step
 from moeflux.blocks.decoder import hidden, router_logits
 
 model = moeflux.load(sys.argv[1])
 run, decoder, work = model.runtime, model.runtime.decoder, model.runtime.decode_work
-experts, table = run.experts, run.decode_table
-state = decoder.new_state(model.device, context=512)
+experts, table, state = run.experts, run.decode_table, decoder.new_state(model.device, context=512)
 token_buffer = model.device.buffer(4, host=True)
 logits = work.rows("logits", decoder.vocabulary, host=True)
 
 
 def decode(token: int, position: int) -> int:
     np.frombuffer(token_buffer, np.int32)[0] = token
-    step = Step(position, 1)
-    commands = run.queue.command_buffer(step)
+    commands = run.queue.command_buffer(step := moeflux.Step(position, 1))
     decoder.encode_embedding(commands, token_buffer, work)
     for layer, layer_state in zip(decoder.layers, state, strict=True):
         layer.encode_mixer(commands, layer_state, work)
-        commands.commit()
-        commands.wait()
+        run.finish(commands)
         experts.release_all()
-        routing = layer.mlp.route(
-            np.frombuffer(router_logits(work, layer.mlp.n_experts).buffer, np.float32)[None]
-        )
+        scores = np.frombuffer(router_logits(work, layer.mlp.n_experts).buffer, np.float32)
+        routing = layer.mlp.route(scores[None])
         table.set_routing(routing, experts.fetch(layer.index, routing.experts[0].tolist()))
         commands = run.queue.command_buffer(step)
         layer.encode_moe(commands, table.batch, table.weights, work)
     decoder.encode_logits(commands, hidden(work, decoder.width), logits, work)
-    commands.commit()
-    commands.wait()
+    run.finish(commands)
     return int(np.frombuffer(logits.buffer, np.float32).argmax())
 
 
 tokens = model.tokenizer.encode(sys.argv[2], add_bos=True)
-for position in range(len(tokens) + 31):
+for position in range(last := len(tokens) + 31):
     following = decode(tokens[position], position)
     tokens += [following] if position + 1 == len(tokens) else []
-print(model.tokenizer.decode(tokens))
+print(model.tokenizer.decode(tokens[last - 31 :]))
