@@ -25,8 +25,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--memory", default=None)
+    parser.add_argument("--prefetch", default="auto")
     arguments = parser.parse_args()
-    settings = moeflux.Settings(n_threads=arguments.threads)
+    settings = moeflux.Settings(n_threads=arguments.threads, prefetch=arguments.prefetch)
     info = moeflux.inspect(arguments.model)
     bandwidth = measure_read_bandwidth(2**30, arguments.threads)
     with moeflux.load(arguments.model, arguments.device, arguments.memory, settings) as model:
@@ -69,6 +70,7 @@ def measure(model: moeflux.Model, n_prompt: int, n_tokens: int) -> dict[str, flo
     warm = n_tokens // 4
     return {
         "decode_tokens_per_second": 1 / statistics.median(seconds[warm:]),
+        "decode_tokens_per_second_mean": n_tokens / sum(seconds),
         "decode_tokens_per_second_low": 1 / max(seconds[warm:]),
         "prefill_tokens_per_second": n_prompt / prefill_seconds,
         "host_share_of_token": statistics.median(host[warm:]),

@@ -37,6 +37,12 @@ struct CommandBufferHandle : EncoderHandle {
   const std::string& label() const { return commands->label(); }
   bool done() const { return commands->done(); }
   double gpu_seconds() const { return commands->gpu_seconds(); }
+  void keep_timings() const { commands->keep_timings(); }
+  std::vector<std::tuple<std::string, double, double>> timings() const {
+    std::vector<std::tuple<std::string, double, double>> rows;
+    for (const KernelTiming& timing : commands->timings()) rows.emplace_back(timing.kernel, timing.begin, timing.end);
+    return rows;
+  }
 
   std::shared_ptr<CommandBuffer> commands;
 };
@@ -84,7 +90,10 @@ void bind_commands(py::module_& module, py::class_<Device, std::shared_ptr<Devic
       .def("wait", &CommandBufferHandle::wait, release_gil(), "Block until finished.")
       .def_property_readonly("done", &CommandBufferHandle::done)
       .def_property_readonly("gpu_seconds", &CommandBufferHandle::gpu_seconds,
-                             "Time the device spent on this command buffer.");
+                             "Time the device spent on this command buffer.")
+      .def("keep_timings", &CommandBufferHandle::keep_timings, "Note when each kernel runs.")
+      .def_property_readonly("timings", &CommandBufferHandle::timings,
+                             "Kernel, begin and end in seconds since the commit.");
 
   py::class_<QueueHandle>(module, "Queue", "Runs command buffers in the order of their commits.", py::is_final(),
                           py::release_gil_before_calling_cpp_dtor())

@@ -23,6 +23,9 @@ void translate(std::exception_ptr thrown) {
   } catch (const ReadTimeoutError& error) {
     raise_python("ReadTimeoutError", text_of(error.what()), text_of(error.path), error.offset, error.wanted, error.got,
                  error.error_number);
+  } catch (const ChecksumError& error) {
+    raise_python("ChecksumError", text_of(error.what()), text_of(error.path), error.offset, error.wanted,
+                 error.wanted_checksum, error.got_checksum);
   } catch (const ReadError& error) {
     raise_python("ReadError", text_of(error.what()), text_of(error.path), error.offset, error.wanted, error.got,
                  error.error_number);

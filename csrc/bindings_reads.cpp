@@ -19,16 +19,16 @@ ReadRange read_range(const Range& range) {
 }
 
 std::shared_ptr<ReadTicket> submit_ranges(ReadPool& pool, const std::vector<Range>& ranges, const Buffer& buffer,
-                                          bool urgent) {
+                                          bool urgent, std::optional<std::uint32_t> checksum) {
   std::vector<ReadRange> native;
   native.reserve(ranges.size());
   for (const Range& range : ranges) native.push_back(read_range(range));
-  return pool.submit(std::move(native), buffer, urgent);
+  return pool.submit(std::move(native), buffer, urgent, checksum);
 }
 
 std::shared_ptr<ReadTicket> submit(ReadPool& pool, const std::shared_ptr<File>& file, std::int64_t offset,
                                    std::int64_t nbytes, const Buffer& buffer, bool urgent) {
-  return submit_ranges(pool, {Range{file, offset, nbytes, 0}}, buffer, urgent);
+  return submit_ranges(pool, {Range{file, offset, nbytes, 0}}, buffer, urgent, {});
 }
 
 }  // namespace
@@ -60,7 +60,9 @@ void bind_reads(py::module_& module) {
       .def("submit", &submit, py::arg("file"), py::arg("offset"), py::arg("nbytes"), py::arg("buffer"),
            py::arg("urgent") = true, release_gil(), "Read nbytes at offset into the start of buffer.")
       .def("submit_ranges", &submit_ranges, py::arg("ranges"), py::arg("buffer"), py::arg("urgent") = true,
-           release_gil(), "One ticket for several ranges (file, file offset, nbytes, buffer offset).")
+           py::arg("checksum") = py::none(), release_gil(),
+           "One ticket for several ranges (file, file offset, nbytes, buffer offset). checksum: CRC32C of their bytes, "
+           "one after the other; other bytes make the ticket fail.")
       .def("drain", &ReadPool::drain, release_gil(), "Block until no read is queued or running.")
       .def("close", &ReadPool::close, release_gil(), "Cancel queued reads, wait for running ones, stop the workers.");
 }

@@ -69,6 +69,13 @@ class Recording : public Encoder {
   virtual std::size_t size() const = 0;
 };
 
+// When a kernel ran, in seconds since the commit of its command buffer.
+struct KernelTiming {
+  std::string kernel;
+  double begin;
+  double end;
+};
+
 // Work submitted in one piece. Keeps its buffers until it has finished.
 class CommandBuffer : public Encoder {
  public:
@@ -79,6 +86,10 @@ class CommandBuffer : public Encoder {
   virtual void wait() = 0;
   virtual bool done() const = 0;
   virtual double gpu_seconds() const = 0;
+  // Notes when each kernel runs; asked for before the commit. A backend that cannot tell notes nothing.
+  virtual void keep_timings() {}
+  // In the order of execution; empty unless they were kept. Throws DeviceError before it is done.
+  virtual std::vector<KernelTiming> timings() const { return {}; }
 };
 
 // Runs command buffers one after the other, in the order of their commits, asynchronously.

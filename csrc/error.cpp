@@ -1,6 +1,7 @@
 // Messages of the exception types that carry more than a sentence.
 #include "error.h"
 
+#include <cstdio>
 #include <system_error>
 
 namespace moeflux {
@@ -10,6 +11,12 @@ std::string read_message(const std::string& path, std::uint64_t offset, std::uin
                          const std::string& reason) {
   return "read " + std::to_string(got) + " of " + std::to_string(wanted) + " bytes at offset " +
          std::to_string(offset) + " of " + path + ": " + reason;
+}
+
+std::string checksum_reason(std::uint32_t wanted, std::uint32_t got) {
+  char text[64];
+  std::snprintf(text, sizeof text, "wanted checksum %08x, got %08x", wanted, got);
+  return text;
 }
 
 std::string reason_of(int error_number) {
@@ -34,6 +41,13 @@ ReadError::ReadError(const std::string& message, std::string path, std::uint64_t
 ReadTimeoutError::ReadTimeoutError(std::string path, std::uint64_t offset, std::uint64_t wanted, double timeout_seconds)
     : ReadError(read_message(path, offset, wanted, 0, "not finished after " + std::to_string(timeout_seconds) + " s"),
                 path, offset, wanted, 0, 0) {}
+
+ChecksumError::ChecksumError(std::string path, std::uint64_t offset, std::uint64_t nbytes,
+                             std::uint32_t wanted_checksum, std::uint32_t got_checksum)
+    : ReadError(read_message(path, offset, nbytes, nbytes, checksum_reason(wanted_checksum, got_checksum)), path,
+                offset, nbytes, nbytes, 0),
+      wanted_checksum(wanted_checksum),
+      got_checksum(got_checksum) {}
 
 FileError::FileError(std::string path, int error_number)
     : std::runtime_error(path + ": " + std::generic_category().message(error_number)),

@@ -36,6 +36,14 @@ struct ReadTimeoutError : ReadError {
   ReadTimeoutError(std::string path, std::uint64_t offset, std::uint64_t wanted, double timeout_seconds);
 };
 
+// All bytes arrived but are not those whose checksum is known; names the first range.
+struct ChecksumError : ReadError {
+  ChecksumError(std::string path, std::uint64_t offset, std::uint64_t nbytes, std::uint32_t wanted_checksum,
+                std::uint32_t got_checksum);
+  std::uint32_t wanted_checksum;
+  std::uint32_t got_checksum;
+};
+
 // The read was cancelled before every byte arrived.
 struct ReadCancelled : std::runtime_error {
   using std::runtime_error::runtime_error;

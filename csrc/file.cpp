@@ -63,20 +63,25 @@ FileDescriptor::FileDescriptor(const std::string& path, bool direct) {
 FileDescriptor::~FileDescriptor() { close(descriptor_); }
 
 std::span<std::byte> StagingBlock::bytes() {
-  if (!pages_) pages_ = std::make_unique<Pages>(kStagingNbytes);
+  try {
+    if (!pages_) pages_ = std::make_unique<Pages>(kStagingNbytes);
+  } catch (const OutOfMemoryError&) {
+    return {};
+  }
   return {pages_->address(), kStagingNbytes};
 }
 
 File::File(std::string path, bool direct)
     : path_(std::move(path)), descriptor_(path_, direct), staged_(direct && kDirectFlag != 0) {}
 
-void File::read(std::uint64_t offset, std::span<std::byte> destination, StagingBlock& staging) const {
+ReadOutcome File::read(std::uint64_t offset, std::span<std::byte> destination, StagingBlock& staging) const {
   std::size_t filled = 0;
   while (filled < destination.size()) {
     const std::int64_t got = read_some(offset + filled, destination.subspan(filled), staging);
-    if (got <= 0) throw ReadError(path_, offset, destination.size(), filled, static_cast<int>(-got));
+    if (got <= 0) return {filled, static_cast<int>(-got)};
     filled += static_cast<std::size_t>(got);
   }
+  return {filled, 0};
 }
 
 std::int64_t File::read_some(std::uint64_t offset, std::span<std::byte> destination, StagingBlock& staging) const {
@@ -91,8 +96,9 @@ std::int64_t File::read_some(std::uint64_t offset, std::span<std::byte> destinat
 std::int64_t File::read_staged(std::uint64_t offset, std::span<std::byte> destination, StagingBlock& staging) const {
   const std::size_t before = offset % kDirectAlignment;
   const std::size_t wanted = std::min(kStagingNbytes, before + destination.size());
-  const std::span<std::byte> block =
-      staging.bytes().first((wanted + kDirectAlignment - 1) / kDirectAlignment * kDirectAlignment);
+  std::span<std::byte> block = staging.bytes();
+  if (block.empty()) return -ENOMEM;
+  block = block.first((wanted + kDirectAlignment - 1) / kDirectAlignment * kDirectAlignment);
   const std::int64_t got = read_once(descriptor_.get(), offset - before, block);
   if (got < 0) return got;
   if (static_cast<std::size_t>(got) <= before) return 0;

@@ -26,9 +26,16 @@ class FileDescriptor {
   std::uint64_t nbytes_ = 0;
 };
 
+// How a positioned read ended: the bytes that arrived, and errno if it failed. Fewer bytes without errno: end of file.
+struct ReadOutcome {
+  std::uint64_t got;
+  int error_number;
+};
+
 // Aligned memory through which unaligned parts of direct reads pass; one per reading thread, made when first needed.
 class StagingBlock {
  public:
+  // Empty if there is no memory.
   std::span<std::byte> bytes();
 
  private:
@@ -45,8 +52,8 @@ class File {
   // The size when it was opened.
   std::uint64_t nbytes() const { return descriptor_.nbytes(); }
 
-  // Fills `destination` from `offset` on; throws ReadError. Any alignment will do, direct or not.
-  void read(std::uint64_t offset, std::span<std::byte> destination, StagingBlock& staging) const;
+  // Fills `destination` from `offset` on. Any alignment will do, direct or not.
+  ReadOutcome read(std::uint64_t offset, std::span<std::byte> destination, StagingBlock& staging) const;
 
  private:
   // Both give the bytes read, 0 at the end of the file, or -errno.

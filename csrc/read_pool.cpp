@@ -4,6 +4,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "checksum.h"
 #include "error.h"
 #include "read_schedule.h"
 
@@ -36,13 +37,8 @@ class ReadWorkers {
   void work() {
     StagingBlock staging;
     while (const std::optional<ReadSchedule::Entry> entry = schedule_.take()) {
-      std::exception_ptr error;
-      try {
-        entry->get().file->read(entry->get().offset, entry->destination(), staging);
-      } catch (...) {
-        error = std::current_exception();
-      }
-      schedule_.finish(*entry, std::move(error));
+      const ReadRange& range = entry->get();
+      schedule_.finish(*entry, range.file->read(range.offset, entry->destination(), staging));
     }
   }
 
@@ -52,14 +48,25 @@ class ReadWorkers {
 };
 
 ReadTicket::ReadTicket(std::shared_ptr<ReadSchedule> schedule, std::vector<ReadRange> ranges, Buffer destination,
-                       bool urgent)
+                       bool urgent, std::optional<std::uint32_t> checksum)
     : schedule_(std::move(schedule)),
       ranges_(std::move(ranges)),
       destination_(std::move(destination)),
+      checksum_(checksum),
       progress_(ranges_.size(), Progress::queued),
       n_unfinished_(ranges_.size()),
       urgent_(urgent) {
   for (const ReadRange& range : ranges_) nbytes_ += range.nbytes;
+}
+
+std::span<std::byte> ReadTicket::bytes_of(const ReadRange& range) const {
+  return {destination_.address() + range.buffer_offset, range.nbytes};
+}
+
+std::uint32_t ReadTicket::delivered_checksum() const {
+  std::uint32_t checksum = 0;
+  for (const ReadRange& range : ranges_) checksum = crc32c(bytes_of(range).data(), range.nbytes, checksum);
+  return checksum;
 }
 
 bool ReadTicket::done() const { return schedule_->done(*this); }
@@ -76,7 +83,8 @@ ReadPool::ReadPool(unsigned n_workers) : n_workers_(n_workers), schedule_(make_p
 
 ReadPool::~ReadPool() = default;
 
-std::shared_ptr<ReadTicket> ReadPool::submit(std::vector<ReadRange> ranges, const Buffer& destination, bool urgent) {
+std::shared_ptr<ReadTicket> ReadPool::submit(std::vector<ReadRange> ranges, const Buffer& destination, bool urgent,
+                                             std::optional<std::uint32_t> checksum) {
   if (ranges.empty()) throw std::invalid_argument("a read needs at least one range");
   for (const ReadRange& range : ranges) {
     if (range.nbytes == 0)
@@ -86,7 +94,7 @@ std::shared_ptr<ReadTicket> ReadPool::submit(std::vector<ReadRange> ranges, cons
   if (destination.allocation->address() == nullptr || !destination.allocation->writable()) {
     throw DeviceError("reads need a buffer that the CPU can write to");
   }
-  auto ticket = std::make_shared<ReadTicket>(schedule_, std::move(ranges), destination, urgent);
+  auto ticket = std::make_shared<ReadTicket>(schedule_, std::move(ranges), destination, urgent, checksum);
   schedule_->submit(ticket);
   return ticket;
 }

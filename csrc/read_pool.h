@@ -2,9 +2,9 @@
 #pragma once
 #include <chrono>
 #include <cstdint>
-#include <exception>
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "device.h"
@@ -26,7 +26,8 @@ class ReadWorkers;
 // One request of one or more ranges. Keeps its files and its destination until it is gone. Safe to use from any thread.
 class ReadTicket {
  public:
-  ReadTicket(std::shared_ptr<ReadSchedule> schedule, std::vector<ReadRange> ranges, Buffer destination, bool urgent);
+  ReadTicket(std::shared_ptr<ReadSchedule> schedule, std::vector<ReadRange> ranges, Buffer destination, bool urgent,
+             std::optional<std::uint32_t> checksum);
 
   // No worker will touch the destination any more.
   bool done() const;
@@ -35,7 +36,7 @@ class ReadTicket {
   std::uint64_t nbytes() const { return nbytes_; }
   // From submit to done. Throws DeviceError before it is done.
   double seconds() const;
-  // Blocks until done. Throws ReadError, ReadCancelled, or ReadTimeoutError after `timeout_seconds`.
+  // Blocks until done. Throws ReadError, ChecksumError, ReadCancelled, or ReadTimeoutError after `timeout_seconds`.
   void wait(std::optional<double> timeout_seconds) const;
   // Makes the ranges that are still queued urgent.
   void promote();
@@ -45,10 +46,20 @@ class ReadTicket {
  private:
   friend class ReadSchedule;
   enum class Progress : std::uint8_t { queued, running, finished, dropped };
+  struct Failure {
+    std::size_t range;
+    ReadOutcome outcome;
+  };
+
+  // The bytes of a range where it belongs.
+  std::span<std::byte> bytes_of(const ReadRange& range) const;
+  // CRC32C of what the ranges delivered, one after the other.
+  std::uint32_t delivered_checksum() const;
 
   std::shared_ptr<ReadSchedule> schedule_;
   const std::vector<ReadRange> ranges_;
   const Buffer destination_;
+  const std::optional<std::uint32_t> checksum_;
   std::uint64_t nbytes_ = 0;
   const std::chrono::steady_clock::time_point submitted_at_ = std::chrono::steady_clock::now();
 
@@ -57,7 +68,8 @@ class ReadTicket {
   std::size_t n_unfinished_;
   bool urgent_;
   bool cancelled_ = false;
-  std::exception_ptr error_;
+  std::optional<Failure> failure_;  // the first
+  std::optional<std::uint32_t> wrong_checksum_;
   std::chrono::steady_clock::time_point done_at_;
 };
 
@@ -71,7 +83,9 @@ class ReadPool {
 
   unsigned n_workers() const { return n_workers_; }
   // Each range is a queue entry of its own, so that workers share them. Urgent ones come first, otherwise in order.
-  std::shared_ptr<ReadTicket> submit(std::vector<ReadRange> ranges, const Buffer& destination, bool urgent);
+  // `checksum`: CRC32C of the bytes of all ranges, one after the other; other bytes make the ticket fail.
+  std::shared_ptr<ReadTicket> submit(std::vector<ReadRange> ranges, const Buffer& destination, bool urgent,
+                                     std::optional<std::uint32_t> checksum = {});
   // Blocks until no read is queued or running.
   void drain() const;
   // Cancels queued reads, waits for running ones, stops the workers. Idempotent.

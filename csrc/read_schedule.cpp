@@ -12,10 +12,6 @@ constexpr double kLongestTimeoutSeconds = 1e8;
 
 }  // namespace
 
-std::span<std::byte> ReadSchedule::Entry::destination() const {
-  return {ticket->destination_.address() + get().buffer_offset, get().nbytes};
-}
-
 void ReadSchedule::submit(const std::shared_ptr<ReadTicket>& ticket) {
   check_process();
   {
@@ -44,21 +40,32 @@ std::optional<ReadSchedule::Entry> ReadSchedule::take() {
   return entry;
 }
 
-void ReadSchedule::finish(const Entry& entry, std::exception_ptr error) {
+void ReadSchedule::finish(const Entry& entry, ReadOutcome outcome) {
+  // Without the lock, which all workers need; nobody else writes to a ticket's bytes any more.
+  std::optional<std::uint32_t> checksum;
+  if (is_to_be_verified(entry, outcome)) checksum = entry.ticket->delivered_checksum();
   std::vector<Entry> dropped;
   {
     const std::lock_guard lock(mutex_);
     ReadTicket& ticket = *entry.ticket;
+    if (checksum && checksum != ticket.checksum_) ticket.wrong_checksum_ = checksum;
     ticket.progress_[entry.range] = Progress::finished;
     --n_running_;
     std::size_t n_settled = 1;
-    if (error && !ticket.error_) {
-      ticket.error_ = std::move(error);
+    if (outcome.got < entry.get().nbytes && !ticket.failure_) {
+      ticket.failure_ = {entry.range, outcome};
       n_settled += drop_queued(ticket, dropped);
     }
     settle(ticket, n_settled);
   }
   progressed_.notify_all();
+}
+
+bool ReadSchedule::is_to_be_verified(const Entry& entry, ReadOutcome outcome) {
+  const ReadTicket& ticket = *entry.ticket;
+  if (!ticket.checksum_ || outcome.got < entry.get().nbytes) return false;
+  const std::lock_guard lock(mutex_);
+  return ticket.n_unfinished_ == 1 && !ticket.failure_ && !ticket.cancelled_;
 }
 
 std::size_t ReadSchedule::drop_queued(ReadTicket& ticket, std::vector<Entry>& dropped) {
@@ -138,7 +145,15 @@ void ReadSchedule::wait(const ReadTicket& ticket, std::optional<double> timeout_
 }
 
 void ReadSchedule::throw_outcome(const ReadTicket& ticket) const {
-  if (ticket.error_) std::rethrow_exception(ticket.error_);
+  if (ticket.failure_) {
+    const auto& [index, outcome] = *ticket.failure_;
+    const ReadRange& range = ticket.ranges_[index];
+    throw ReadError(range.file->path(), range.offset, range.nbytes, outcome.got, outcome.error_number);
+  }
+  if (ticket.wrong_checksum_) {
+    const ReadRange& first = ticket.ranges_.front();
+    throw ChecksumError(first.file->path(), first.offset, ticket.nbytes_, *ticket.checksum_, *ticket.wrong_checksum_);
+  }
   if (!ticket.cancelled_) return;
   const auto missing = std::ranges::find(ticket.progress_, Progress::dropped);
   const ReadRange& range = ticket.ranges_[static_cast<std::size_t>(missing - ticket.progress_.begin())];
@@ -166,7 +181,7 @@ bool ReadSchedule::cancel(ReadTicket& ticket) {
       ticket.cancelled_ = true;
       settle(ticket, n_dropped);
     }
-    incomplete = ticket.cancelled_ || ticket.error_ != nullptr;
+    incomplete = ticket.cancelled_ || ticket.failure_ || ticket.wrong_checksum_;
   }
   progressed_.notify_all();
   return incomplete;

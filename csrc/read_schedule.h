@@ -19,7 +19,7 @@ class ReadSchedule {
     std::size_t range;
 
     const ReadRange& get() const { return ticket->ranges_[range]; }
-    std::span<std::byte> destination() const;
+    std::span<std::byte> destination() const { return ticket->bytes_of(get()); }
   };
 
   // Throws DeviceError in a forked child, where the lock may be held for ever.
@@ -28,8 +28,8 @@ class ReadSchedule {
   void submit(const std::shared_ptr<ReadTicket>& ticket);
   // The next entry, or nothing when the pool closes. Blocks.
   std::optional<Entry> take();
-  // `error` is null if every byte arrived.
-  void finish(const Entry& entry, std::exception_ptr error);
+  // Compares the checksum, if there is one, before the last entry of a ticket is finished.
+  void finish(const Entry& entry, ReadOutcome outcome);
   void drain();
   // Cancels what is queued and refuses more; take() gives nothing from now on.
   void close();
@@ -43,6 +43,9 @@ class ReadSchedule {
 
  private:
   using Progress = ReadTicket::Progress;
+
+  // Whether the ticket has all of its bytes with this entry, and a checksum.
+  bool is_to_be_verified(const Entry& entry, ReadOutcome outcome);
 
   // All of these need the lock.
   std::size_t drop_queued(ReadTicket& ticket, std::vector<Entry>& dropped);

@@ -110,10 +110,16 @@ void CommandList::replay(std::shared_ptr<Recording> recording) {
   commands_.emplace_back(Replay{std::move(cpu_recording)});
 }
 
-void CommandList::run(Step step, ThreadPool& threads) const {
+void CommandList::run(Step step, ThreadPool& threads, Timings* timings) const {
   for (const auto& command : commands_) {
-    std::visit([&](const auto& alternative) { run(alternative, step, threads); }, command);
+    std::visit([&](const auto& alternative) { run(alternative, step, threads, timings); }, command);
   }
+}
+
+void CommandList::run(const auto& command, Step step, ThreadPool& threads, Timings* timings) {
+  const double begin = timings ? timings->now() : 0;
+  run(command, step, threads);
+  if (timings) timings->kernels.push_back({command.name(), begin, timings->now()});
 }
 
 void CommandList::run(const Dispatch& dispatch, Step step, ThreadPool& threads) {
@@ -132,8 +138,8 @@ void CommandList::run(const Zero& zero, Step, ThreadPool& threads) {
   });
 }
 
-void CommandList::run(const Replay& replay, Step step, ThreadPool& threads) {
-  replay.recording->commands().run(step, threads);
+void CommandList::run(const Replay& replay, Step step, ThreadPool& threads, Timings* timings) {
+  replay.recording->commands().run(step, threads, timings);
 }
 
 CommandList& CpuRecording::open_commands() {

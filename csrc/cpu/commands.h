@@ -1,6 +1,7 @@
 // Lists of dispatches, copies and replays of the CPU backend. Knows no threads and no queue.
 #pragma once
 #include <atomic>
+#include <chrono>
 #include <memory>
 #include <string>
 #include <variant>
@@ -34,6 +35,16 @@ class CpuPipeline final : public Pipeline {
 
 class CpuRecording;
 
+// Collects when kernels, copies and clears ran.
+struct Timings {
+  std::chrono::steady_clock::time_point origin;
+  std::vector<KernelTiming> kernels;
+
+  double now() const {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - origin).count();
+  }
+};
+
 // Checked commands in order. Keeps the buffers, pipelines and recordings that they use.
 class CommandList {
  public:
@@ -44,21 +55,27 @@ class CommandList {
 
   std::size_t size() const { return commands_.size(); }
   void clear() { commands_.clear(); }
-  // Throws what a kernel throws, prefixed with its name; the commands after it do not run.
-  void run(Step step, ThreadPool& threads) const;
+  // Throws what a kernel throws, prefixed with its name; the commands after it do not run. `timings` may be null.
+  void run(Step step, ThreadPool& threads, Timings* timings) const;
 
  private:
   struct Dispatch {
+    const std::string& name() const { return pipeline->kernel(); }
+
     std::shared_ptr<CpuPipeline> pipeline;
     std::vector<std::shared_ptr<Allocation>> allocations;
     std::vector<std::byte*> addresses;
     std::vector<std::byte> params;
   };
   struct Copy {
+    std::string name() const { return "copy"; }
+
     Buffer source;
     Buffer destination;
   };
   struct Zero {
+    std::string name() const { return "zero"; }
+
     Buffer destination;
   };
   struct Replay {
@@ -68,7 +85,8 @@ class CommandList {
   static void run(const Dispatch& dispatch, Step step, ThreadPool& threads);
   static void run(const Copy& copy, Step step, ThreadPool& threads);
   static void run(const Zero& zero, Step step, ThreadPool& threads);
-  static void run(const Replay& replay, Step step, ThreadPool& threads);
+  static void run(const Replay& replay, Step step, ThreadPool& threads, Timings* timings);
+  static void run(const auto& command, Step step, ThreadPool& threads, Timings* timings);
 
   std::vector<std::variant<Dispatch, Copy, Zero, Replay>> commands_;
 };

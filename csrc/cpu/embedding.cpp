@@ -8,7 +8,7 @@ namespace {
 void embedding(const RowDots& dots, const Arguments& arguments, ThreadTeam& team) {
   const auto& params = arguments.params<EmbeddingParams>();
   const Weights table{arguments.buffer<std::byte>(0), arguments.buffer<std::byte>(1), arguments.buffer<std::byte>(2),
-                      params.width};
+                      params.vocabulary, params.width};
   const std::int32_t* tokens = arguments.buffer<std::int32_t>(3);
   float* out = arguments.buffer<float>(4);
   for (std::size_t t = 0; t < arguments.step.n_tokens; ++t) {

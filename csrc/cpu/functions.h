@@ -11,11 +11,12 @@
 
 namespace moeflux::cpu {
 
-// A weight matrix of `cols` columns; how its bytes are read is the format's business.
+// A weight matrix [rows, cols]; how its bytes are read is the format's business.
 struct Weights {
   const std::byte* weight;
   const std::byte* scales;
   const std::byte* biases;
+  std::size_t rows;
   std::size_t cols;
 };
 

@@ -54,8 +54,8 @@ inline void delta_rule(const DeltaNetTokens& tokens, std::size_t n_rows, float* 
 }
 
 // Weight `tap` of `lanes` channels from weights [channels, kernel_size].
-inline Simd::Float load_taps(WeightVector weight, const ConvolutionChannels& channels, std::size_t channel,
-                             std::size_t tap) {
+inline Simd::Float load_tap(WeightVector weight, const ConvolutionChannels& channels, std::size_t channel,
+                            std::size_t tap) {
   const std::size_t n = channels.n_channels * channels.kernel_size;
   float taps[Simd::lanes] = {};
   for (std::size_t lane = 0; lane < Simd::lanes && channel + lane < channels.n_channels; ++lane) {
@@ -66,45 +66,62 @@ inline Simd::Float load_taps(WeightVector weight, const ConvolutionChannels& cha
   return Simd::load(taps);
 }
 
-// The usual kernel of four taps at once.
-inline void load_four_taps(WeightVector weight, const ConvolutionChannels& channels, std::size_t channel,
-                           Simd::Float* taps) {
-  float elements[4 * Simd::lanes];
-  unroll<4>([&]<int i>() {
-    const std::size_t first = 4 * channel + i * Simd::lanes, n = 4 * channels.n_channels;
-    Simd::store(elements + i * Simd::lanes,
-                first < n ? load_elements(weight.dtype, weight.weight, first, n) : Simd::zero());
+// `lanes` channels from `channel` on, for a kernel of any size.
+inline void convolve_any(const ConvolutionChannels& channels, std::size_t channel, const float* x, WeightVector weight,
+                         const float* state, float* out) {
+  const std::size_t width = channels.n_channels, history = channels.kernel_size - 1;
+  const std::size_t end = channels.first + channels.count;
+  for (std::size_t t = 0; t < channels.n_tokens; ++t) {
+    Simd::Float sum = Simd::zero();
+    for (std::size_t j = 0; j <= history; ++j) {
+      const float* row = t + j < history ? state + (t + j) * width : x + (t + j - history) * width;
+      sum = Simd::multiply_add(load_tap(weight, channels, channel, j), load(row, channel, end), sum);
+    }
+    store(out + t * width, channel, end, silu(sum));
+  }
+}
+
+// The usual kernel of four taps, for `vectors` whole vectors of channels from `channel` on.
+template <int vectors>
+void convolve_four(const ConvolutionChannels& channels, std::size_t channel, const float* x, WeightVector weight,
+                   const float* state, float* out) {
+  const std::size_t width = channels.n_channels;
+  Simd::Float taps[vectors][4], window[vectors][4];
+  unroll<vectors>([&]<int i>() {
+    const std::size_t first = channel + i * Simd::lanes;
+    Simd::Float elements[4];
+    unroll<4>([&]<int j>() {
+      elements[j] = load_elements(weight.dtype, weight.weight, 4 * first + j * Simd::lanes, 4 * width);
+    });
+    deinterleave<4>(elements, taps[i], 0, 1);
+    unroll<3>([&]<int j>() { window[i][j] = Simd::load(state + j * width + first); });
   });
-  unroll<4>([&]<int j>() { taps[j] = Simd::load_strided<4>(elements + j); });
+  for (std::size_t t = 0; t < channels.n_tokens; ++t) {
+    unroll<vectors>([&]<int i>() {
+      const std::size_t first = t * width + channel + i * Simd::lanes;
+      window[i][3] = Simd::load(x + first);
+      Simd::Float sum = Simd::zero();
+      unroll<4>([&]<int j>() { sum = Simd::multiply_add(taps[i][j], window[i][j], sum); });
+      Simd::store(out + first, silu(sum));
+      unroll<3>([&]<int j>() { window[i][j] = window[i][j + 1]; });
+    });
+  }
 }
 
 inline void convolve(const ConvolutionChannels& channels, const float* x, WeightVector weight, float* state,
                      float* out) {
+  constexpr int vectors = 2;
   const std::size_t width = channels.n_channels, history = channels.kernel_size - 1;
   const std::size_t end = channels.first + channels.count;
-  // Row r of the window: the state for r < history, then the tokens.
-  const auto row = [&](std::size_t r) { return r < history ? state + r * width : x + (r - history) * width; };
-  for (std::size_t c = channels.first; c < end; c += Simd::lanes) {
-    constexpr std::size_t taps_at_once = 8;
-    Simd::Float taps[taps_at_once];
-    if (channels.kernel_size == 4) {
-      load_four_taps(weight, channels, c, taps);
-    } else {
-      for (std::size_t j = 0; j < channels.kernel_size && j < taps_at_once; ++j)
-        taps[j] = load_taps(weight, channels, c, j);
-    }
-    for (std::size_t t = 0; t < channels.n_tokens; ++t) {
-      Simd::Float sum = Simd::zero();
-      for (std::size_t j = 0; j < channels.kernel_size; ++j) {
-        const Simd::Float tap = j < taps_at_once ? taps[j] : load_taps(weight, channels, c, j);
-        sum = Simd::multiply_add(tap, load(row(t + j), c, end), sum);
-      }
-      store(out + t * width, c, end, silu(sum));
-    }
+  std::size_t c = channels.first;
+  for (; channels.kernel_size == 4 && c + vectors * Simd::lanes <= end; c += vectors * Simd::lanes) {
+    convolve_four<vectors>(channels, c, x, weight, state, out);
   }
+  for (; c < end; c += Simd::lanes) convolve_any(channels, c, x, weight, state, out);
   // Ascending, so that state rows are read before they are overwritten.
   for (std::size_t r = 0; r < history; ++r) {
-    const float* source = row(r + channels.n_tokens);
+    const std::size_t newest = r + channels.n_tokens;
+    const float* source = newest < history ? state + newest * width : x + (newest - history) * width;
     __builtin_memmove(state + r * width + channels.first, source + channels.first, channels.count * sizeof(float));
   }
 }

@@ -22,9 +22,9 @@ void GateUp::tile(const Weights& gate_weights, const Weights& up_weights, std::s
 
 namespace {
 
-Weights bound_weights(const Arguments& arguments, std::size_t first_buffer, std::size_t cols) {
+Weights bound_weights(const Arguments& arguments, std::size_t first_buffer, std::size_t rows, std::size_t cols) {
   return Weights{arguments.buffer<std::byte>(first_buffer), arguments.buffer<std::byte>(first_buffer + 1),
-                 arguments.buffer<std::byte>(first_buffer + 2), cols};
+                 arguments.buffer<std::byte>(first_buffer + 2), rows, cols};
 }
 
 // Calls body(row, n_rows, first_token, n_tokens) over tiles that cover all rows and tokens.
@@ -42,7 +42,7 @@ void for_each_tile(ThreadTeam& team, std::size_t rows, std::size_t n_tokens, con
 void matmul(const RowDots& dots, bool accumulate, const Arguments& arguments, ThreadTeam& team) {
   const auto& params = arguments.params<MatmulParams>();
   const std::size_t n_tokens = arguments.step.n_tokens;
-  const Weights weights = bound_weights(arguments, 0, params.cols);
+  const Weights weights = bound_weights(arguments, 0, params.rows, params.cols);
   const float* x = arguments.buffer<float>(3);
   float* out = arguments.buffer<float>(4);
 
@@ -69,8 +69,8 @@ void matmul(const RowDots& dots, bool accumulate, const Arguments& arguments, Th
 void gate_up(const GateUp& kernel, const Arguments& arguments, ThreadTeam& team) {
   const auto& params = arguments.params<GateUpParams>();
   const std::size_t n_tokens = arguments.step.n_tokens;
-  const Weights gate_weights = bound_weights(arguments, 0, params.cols);
-  const Weights up_weights = bound_weights(arguments, 3, params.cols);
+  const Weights gate_weights = bound_weights(arguments, 0, params.rows, params.cols);
+  const Weights up_weights = bound_weights(arguments, 3, params.rows, params.cols);
   const float* x = arguments.buffer<float>(6);
   float* out = arguments.buffer<float>(7);
 

@@ -13,6 +13,10 @@
 namespace moeflux::cpu {
 namespace {
 
+// Bytes ahead of the weights in use that are asked for. Rows of a tile are read side by side, which the processor's own
+// prefetcher does not follow.
+constexpr std::size_t prefetch_distance = 16 << 10;
+
 constexpr std::size_t round_up(std::size_t n, std::size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
 template <int bits>
@@ -20,6 +24,9 @@ struct AffineRows {
   static constexpr int codes = codes_per_lane(bits);
   static constexpr std::size_t block_cols = Simd::lanes * codes;
   static constexpr std::size_t block_nbytes = block_cols * bits / 8;
+  // Rows of a tile for one token and for several, by measurement.
+  static constexpr int rows_of_vector = bits <= 4 ? 4 : 2;
+  static constexpr int rows_of_batch = Simd::lanes == 16 ? 4 : 1;
 
   static std::size_t padded_groups(std::size_t cols, std::size_t group_size) {
     return round_up(cols / group_size, Simd::lanes);
@@ -40,9 +47,10 @@ struct AffineRows {
         std::memcpy(padded, block, (cols - c) * sizeof(float));
         block = padded;
       }
+      Simd::Float values[codes];
+      load_deinterleaved<codes>(block, values);
       unroll<codes>([&]<int i>() {
-        const Simd::Float values = Simd::load_strided<codes>(block + i);
-        Simd::store(out + i * Simd::lanes, Simd::multiply(values, Simd::broadcast(1.0f / code_unit(bits, i))));
+        Simd::store(out + i * Simd::lanes, Simd::multiply(values[i], Simd::broadcast(1.0f / code_unit(bits, i))));
       });
       out += block_cols;
     }
@@ -88,8 +96,9 @@ struct AffineRows {
     for (std::size_t group = 0; group < n_groups; group += Simd::lanes) {
       Simd::Float scales[rows];
       unroll<rows>([&]<int r>() {
-        scales[r] = load_elements(dtype, scales_of[r], group, n_groups);
-        const Simd::Float biases = load_elements(dtype, biases_of[r], group, n_groups);
+        const std::size_t n_readable = (weights.rows - first_row - r) * n_groups;
+        scales[r] = load_elements(dtype, scales_of[r], group, n_groups, n_readable);
+        const Simd::Float biases = load_elements(dtype, biases_of[r], group, n_groups, n_readable);
         unroll<tokens>([&]<int t>() {
           const Simd::Float sums = Simd::load(values[t] + prepared_cols + group);
           totals[r][t] = Simd::multiply_add(biases, sums, totals[r][t]);
@@ -98,7 +107,11 @@ struct AffineRows {
       const std::size_t end = group + Simd::lanes < n_groups ? (group + Simd::lanes) << group_shift : cols;
       for (std::size_t c = group << group_shift; c < end; c += block_cols) {
         Simd::Integer words[rows];
-        unroll<rows>([&]<int r>() { words[r] = load_block(codes_of[r] + c / 8 * bits, cols - c); });
+        unroll<rows>([&]<int r>() {
+          const std::byte* block = codes_of[r] + c / 8 * bits;
+          if constexpr (tokens == 1) __builtin_prefetch(block + prefetch_distance);
+          words[r] = load_block(block, cols - c);
+        });
         Simd::Float sums[rows][tokens];
         unroll<codes>([&]<int i>() {
           Simd::Float inputs[tokens];
@@ -161,19 +174,23 @@ struct AffineRows {
 
 template <Dtype dtype>
 struct UnquantisedRows {
+  static constexpr std::size_t element_nbytes = dtype == FLOAT32 ? 4 : 2;
+  static constexpr int rows_of_vector = 2;
+  static constexpr int rows_of_batch = Simd::lanes == 16 ? 4 : 2;
+
   static std::size_t prepared_nbytes(const RowDots&, std::size_t) { return 0; }
   static void prepare(const RowDots&, const float*, std::size_t, std::byte*) {}
 
   static void decode(const RowDots&, const Weights& weights, std::size_t row, float* out) {
     const std::size_t cols = weights.cols;
-    const std::byte* elements = weights.weight + row * cols * (dtype == FLOAT32 ? 4 : 2);
+    const std::byte* elements = weights.weight + row * cols * element_nbytes;
     for (std::size_t c = 0; c < cols; c += Simd::lanes) store(out, c, cols, load_elements<dtype>(elements, c, cols));
   }
 
   template <int rows, int tokens>
   static void tile(const RowDots&, const Weights& weights, std::size_t first_row, const std::byte* const* x,
                    float* const* out) {
-    const std::size_t cols = weights.cols, row_nbytes = cols * (dtype == FLOAT32 ? 4 : 2);
+    const std::size_t cols = weights.cols, row_nbytes = cols * element_nbytes;
     const std::byte* row = weights.weight + first_row * row_nbytes;
     Simd::Float totals[rows][tokens];
     unroll<rows>([&]<int r>() { unroll<tokens>([&]<int t>() { totals[r][t] = Simd::zero(); }); });
@@ -181,7 +198,9 @@ struct UnquantisedRows {
       Simd::Float inputs[tokens];
       unroll<tokens>([&]<int t>() { inputs[t] = load_elements<FLOAT32>(x[t], c, cols); });
       unroll<rows>([&]<int r>() {
-        const Simd::Float weight = load_elements<dtype>(row + r * row_nbytes, c, cols);
+        const std::byte* elements = row + r * row_nbytes;
+        if constexpr (tokens == 1) __builtin_prefetch(elements + c * element_nbytes + prefetch_distance);
+        const Simd::Float weight = load_elements<dtype>(elements, c, cols);
         unroll<tokens>([&]<int t>() { totals[r][t] = Simd::multiply_add(weight, inputs[t], totals[r][t]); });
       });
     }
@@ -207,14 +226,14 @@ void dot_rows(const RowDots& format, const Weights& weights, std::size_t first_r
 template <typename Rows>
 void dot(const RowDots& format, const Weights& weights, std::size_t first_row, std::size_t n_rows,
          const std::byte* const* x, std::size_t n_tokens, float* const* out) {
-  constexpr int most = Simd::lanes == 16 ? 8 : 4;
+  constexpr int most = 4;
   for (; n_tokens >= most; n_tokens -= most, x += most, out += most) {
-    dot_rows<Rows, Simd::lanes == 16 ? 2 : 1, most>(format, weights, first_row, n_rows, x, out);
+    dot_rows<Rows, Rows::rows_of_batch, most>(format, weights, first_row, n_rows, x, out);
   }
   for (; n_tokens >= 2; n_tokens -= 2, x += 2, out += 2) {
-    dot_rows<Rows, 2, 2>(format, weights, first_row, n_rows, x, out);
+    dot_rows<Rows, Rows::rows_of_batch, 2>(format, weights, first_row, n_rows, x, out);
   }
-  if (n_tokens == 1) dot_rows<Rows, 4, 1>(format, weights, first_row, n_rows, x, out);
+  if (n_tokens == 1) dot_rows<Rows, Rows::rows_of_vector, 1>(format, weights, first_row, n_rows, x, out);
 }
 
 template <typename Rows>

@@ -53,8 +53,8 @@ class ExpertGroups {
   const std::int32_t* pairs_;
 };
 
-Weights expert_weights(const std::byte* slot, const ExpertMatrix& matrix, std::size_t cols) {
-  return Weights{slot + matrix.weight, slot + matrix.scales, slot + matrix.biases, cols};
+Weights expert_weights(const std::byte* slot, const ExpertMatrix& matrix, std::size_t rows, std::size_t cols) {
+  return Weights{slot + matrix.weight, slot + matrix.scales, slot + matrix.biases, rows, cols};
 }
 
 void expert_gate_up(const GateUp& kernel, const Arguments& arguments, ThreadTeam& team) {
@@ -86,8 +86,8 @@ void expert_gate_up(const GateUp& kernel, const Arguments& arguments, ThreadTeam
           tokens.out[i] = out + pair * params.rows + row;
           up_rows[i] = up_x.row(t, source(t));
         }
-        kernel.tile(expert_weights(expert, params.gate_proj, params.cols),
-                    expert_weights(expert, params.up_proj, params.cols), row, n_rows, tokens, up_rows);
+        kernel.tile(expert_weights(expert, params.gate_proj, params.rows, params.cols),
+                    expert_weights(expert, params.up_proj, params.rows, params.cols), row, n_rows, tokens, up_rows);
       });
 }
 
@@ -113,7 +113,8 @@ void expert_down(const RowDots& dots, const Arguments& arguments, ThreadTeam& te
           tokens.x[i] = prepared.row(first + i, source(first + i));
           tokens.out[i] = out + groups.pair(first + i) * params.rows + row;
         }
-        dots.dot(dots, expert_weights(expert, params.down_proj, params.cols), row, n_rows, tokens.x, count, tokens.out);
+        dots.dot(dots, expert_weights(expert, params.down_proj, params.rows, params.cols), row, n_rows, tokens.x, count,
+                 tokens.out);
       });
 }
 

@@ -12,9 +12,10 @@ namespace moeflux::cpu {
 
 std::string processor_name() {
 #if defined(__x86_64__)
+  constexpr unsigned kExtendedLeaves = 0x80000000;
   constexpr unsigned kFirstLeaf = 0x80000002;
   constexpr unsigned kLastLeaf = 0x80000004;
-  if (__get_cpuid_max(0x80000000, nullptr) < kLastLeaf) return "x86-64";
+  if (static_cast<unsigned>(__get_cpuid_max(kExtendedLeaves, nullptr)) < kLastLeaf) return "x86-64";
   char brand[49] = {};
   for (unsigned leaf = kFirstLeaf; leaf <= kLastLeaf; ++leaf) {
     unsigned registers[4] = {};

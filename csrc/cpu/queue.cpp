@@ -8,10 +8,14 @@
 
 namespace moeflux::cpu {
 
+void Work::commit() {
+  if (timings_) timings_->origin = std::chrono::steady_clock::now();
+}
+
 void Work::run(ThreadPool& threads) noexcept {
   const auto start = std::chrono::steady_clock::now();
   try {
-    commands_.run(step_, threads);
+    commands_.run(step_, threads, timings_ ? &*timings_ : nullptr);
   } catch (const std::exception& error) {
     failure_ = error.what();
   } catch (...) {
@@ -122,6 +126,7 @@ void CpuCommandBuffer::replay(std::shared_ptr<Recording> recording) {
 
 void CpuCommandBuffer::commit() {
   if (committed_) throw DeviceError(name() + " is already committed");
+  work_->commit();
   executor_->submit(work_);
   committed_ = true;
 }
@@ -136,6 +141,16 @@ void CpuCommandBuffer::wait() {
 double CpuCommandBuffer::gpu_seconds() const {
   if (!done()) throw DeviceError("gpu_seconds of " + name() + ", which is not done");
   return work_->seconds();
+}
+
+void CpuCommandBuffer::keep_timings() {
+  if (committed_) throw DeviceError("keep_timings after commit of " + name());
+  work_->keep_timings();
+}
+
+std::vector<KernelTiming> CpuCommandBuffer::timings() const {
+  if (!done()) throw DeviceError("timings of " + name() + ", which is not done");
+  return work_->timings() ? work_->timings()->kernels : std::vector<KernelTiming>{};
 }
 
 std::shared_ptr<CommandBuffer> CpuQueue::command_buffer(Step step, std::string label) {

@@ -5,7 +5,9 @@
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "cpu/commands.h"
 #include "cpu/thread_pool.h"
@@ -20,13 +22,17 @@ class Work {
 
   CommandList& commands() { return commands_; }
   const std::string& label() const { return label_; }
+  void keep_timings() { timings_.emplace(); }
+  // From here on another thread may run it.
+  void commit();
   // Runs the commands, then lets go of all that they use.
   void run(ThreadPool& threads) noexcept;
   void wait() const;
   bool done() const { return done_.load(std::memory_order_acquire); }
-  // Both are valid once done; an empty failure means success.
+  // These are valid once done; an empty failure means success.
   const std::string& failure() const { return failure_; }
   double seconds() const { return seconds_; }
+  const std::optional<Timings>& timings() const { return timings_; }
 
  private:
   Step step_;
@@ -34,6 +40,7 @@ class Work {
   CommandList commands_;
   std::string failure_;
   double seconds_ = 0;
+  std::optional<Timings> timings_;
   std::atomic<bool> done_{false};
   mutable std::mutex mutex_;
   mutable std::condition_variable finished_;
@@ -73,6 +80,8 @@ class CpuCommandBuffer final : public CommandBuffer {
   void wait() override;
   bool done() const override { return work_->done(); }
   double gpu_seconds() const override;
+  void keep_timings() override;
+  std::vector<KernelTiming> timings() const override;
 
  private:
   // The commands while they may still grow; throws DeviceError once committed.

@@ -12,7 +12,8 @@
 //   multiply_add(a, b, c)                        a * b + c, fused where the set has it
 //   sum(v) largest(v)                            over the lanes, in one fixed order
 //   nearest(v) to_float(i) power_of_two(i)       for the exponential
-//   load_strided<stride>(p)                      p[0], p[stride], ...
+//   first(n, v)                                  v with zero in all lanes from n on
+//   even(a, b) odd(a, b)                         the even or odd elements of a followed by b
 //   spread<bits>(p)                              lanes with codes_per_lane(bits) consecutive codes each, lowest bits
 //   first code<bits, i>(lanes)                         code i of every lane times code_unit<bits>(i), a power of two,
 //   as float32 GroupIndex group_index<codes>(column, shift) group of each lane: (column + codes * lane) >> shift

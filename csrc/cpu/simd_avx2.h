@@ -47,11 +47,12 @@ struct Simd {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(exponent, _mm256_set1_epi32(127)), 23));
   }
 
-  template <int stride>
-  static Float load_strided(const float* p) {
-    return _mm256_setr_ps(p[0], p[stride], p[2 * stride], p[3 * stride], p[4 * stride], p[5 * stride], p[6 * stride],
-                          p[7 * stride]);
+  static Float first(std::size_t n, Float v) {
+    const __m256i kept = _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), lane_numbers());
+    return _mm256_and_ps(v, _mm256_castsi256_ps(kept));
   }
+  static Float even(Float a, Float b) { return in_order(_mm256_shuffle_ps(a, b, 0x88)); }
+  static Float odd(Float a, Float b) { return in_order(_mm256_shuffle_ps(a, b, 0xdd)); }
 
   template <int bits>
   static Integer spread(const std::byte* p) {
@@ -80,13 +81,16 @@ struct Simd {
 
   template <int codes>
   static GroupIndex group_index(std::uint32_t column, int shift) {
-    const __m256i columns = _mm256_mullo_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(codes));
+    const __m256i columns = _mm256_mullo_epi32(lane_numbers(), _mm256_set1_epi32(codes));
     return _mm256_srl_epi32(_mm256_add_epi32(_mm256_set1_epi32(static_cast<int>(column)), columns),
                             _mm_cvtsi32_si128(shift));
   }
   static Float pick(Float table, GroupIndex index) { return _mm256_permutevar8x32_ps(table, index); }
 
  private:
+  static __m256i lane_numbers() { return _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7); }
+  // Quarters 0 2 1 3: what in-lane shuffles of two vectors leave to be done.
+  static Float in_order(Float v) { return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(v), 0xd8)); }
   static __m128i load_half(const std::byte* p) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)); }
 };
 

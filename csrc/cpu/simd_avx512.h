@@ -44,9 +44,10 @@ struct Simd {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(exponent, _mm512_set1_epi32(127)), 23));
   }
 
-  template <int stride>
-  static Float load_strided(const float* p) {
-    return _mm512_i32gather_ps(_mm512_mullo_epi32(lane_numbers(), _mm512_set1_epi32(stride)), p, sizeof(float));
+  static Float first(std::size_t n, Float v) { return _mm512_maskz_mov_ps(static_cast<__mmask16>((1u << n) - 1), v); }
+  static Float even(Float a, Float b) { return _mm512_permutex2var_ps(a, _mm512_slli_epi32(lane_numbers(), 1), b); }
+  static Float odd(Float a, Float b) {
+    return _mm512_permutex2var_ps(a, _mm512_add_epi32(_mm512_slli_epi32(lane_numbers(), 1), _mm512_set1_epi32(1)), b);
   }
 
   template <int bits>

@@ -52,10 +52,12 @@ struct Simd {
   static Float to_float(Integer v) { return __builtin_convertvector(v, Float); }
   static Float power_of_two(Integer exponent) { return as_float(reinterpret_cast<Words>(exponent + 127) << 23); }
 
-  template <int stride>
-  static Float load_strided(const float* p) {
-    return Float{p[0], p[stride], p[2 * stride], p[3 * stride]};
+  static Float first(std::size_t n, Float v) {
+    const Words kept = reinterpret_cast<Words>(Words{0, 1, 2, 3} < static_cast<std::uint32_t>(n));
+    return as_float(as_words(v) & kept);
   }
+  static Float even(Float a, Float b) { return __builtin_shufflevector(a, b, 0, 2, 4, 6); }
+  static Float odd(Float a, Float b) { return __builtin_shufflevector(a, b, 1, 3, 5, 7); }
 
   template <int bits>
   static Integer spread(const std::byte* p) {

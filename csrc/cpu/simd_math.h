@@ -34,17 +34,29 @@ Simd::Float load_first_elements(const std::byte* p, std::size_t n) {
   return load_elements<dtype>(padded);
 }
 
-// Element number i and those behind it, of n in all; lanes beyond n are zero.
+// Element number i and those behind it, of n in all; lanes beyond n are zero. n_readable >= n elements may be read.
+template <Dtype dtype>
+Simd::Float load_elements(const std::byte* p, std::size_t i, std::size_t n, std::size_t n_readable) {
+  p += i * (dtype == FLOAT32 ? 4 : 2);
+  if (n - i >= Simd::lanes) return load_elements<dtype>(p);
+  if (n_readable - i >= Simd::lanes) return Simd::first(n - i, load_elements<dtype>(p));
+  return load_first_elements<dtype>(p, n - i);
+}
+
+inline Simd::Float load_elements(Dtype dtype, const std::byte* p, std::size_t i, std::size_t n,
+                                 std::size_t n_readable) {
+  if (dtype == BFLOAT16) return load_elements<BFLOAT16>(p, i, n, n_readable);
+  if (dtype == FLOAT16) return load_elements<FLOAT16>(p, i, n, n_readable);
+  return load_elements<FLOAT32>(p, i, n, n_readable);
+}
+
 template <Dtype dtype>
 Simd::Float load_elements(const std::byte* p, std::size_t i, std::size_t n) {
-  p += i * (dtype == FLOAT32 ? 4 : 2);
-  return n - i >= Simd::lanes ? load_elements<dtype>(p) : load_first_elements<dtype>(p, n - i);
+  return load_elements<dtype>(p, i, n, n);
 }
 
 inline Simd::Float load_elements(Dtype dtype, const std::byte* p, std::size_t i, std::size_t n) {
-  if (dtype == BFLOAT16) return load_elements<BFLOAT16>(p, i, n);
-  if (dtype == FLOAT16) return load_elements<FLOAT16>(p, i, n);
-  return load_elements<FLOAT32>(p, i, n);
+  return load_elements(dtype, p, i, n, n);
 }
 
 inline Simd::Float load(const float* p, std::size_t i, std::size_t n) {
@@ -56,6 +68,29 @@ inline void store(float* p, std::size_t i, std::size_t n, Simd::Float v) {
   float padded[Simd::lanes];
   Simd::store(padded, v);
   std::memcpy(p + i, padded, (n - i) * sizeof(float));
+}
+
+// out[i] = p[i], p[n + i], p[2 n + i] and so on; n is a power of two.
+template <int n>
+void deinterleave(const Simd::Float* vectors, Simd::Float* out, int first, int step) {
+  if constexpr (n == 1) {
+    out[first] = vectors[0];
+  } else {
+    Simd::Float even[n / 2], odd[n / 2];
+    unroll<n / 2>([&]<int i>() {
+      even[i] = Simd::even(vectors[2 * i], vectors[2 * i + 1]);
+      odd[i] = Simd::odd(vectors[2 * i], vectors[2 * i + 1]);
+    });
+    deinterleave<n / 2>(even, out, first, 2 * step);
+    deinterleave<n / 2>(odd, out, first + step, 2 * step);
+  }
+}
+
+template <int n>
+void load_deinterleaved(const float* p, Simd::Float (&out)[n]) {
+  Simd::Float vectors[n];
+  unroll<n>([&]<int i>() { vectors[i] = Simd::load(p + i * Simd::lanes); });
+  deinterleave<n>(vectors, out, 0, 1);
 }
 
 // e^x = 2^k e^r with k = round(x / ln 2), |r| <= ln 2 / 2, and the Taylor polynomial of degree 7 (relative error 6e-9

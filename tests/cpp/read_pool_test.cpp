@@ -14,6 +14,7 @@
 
 #include "backends.h"
 #include "check.h"
+#include "checksum.h"
 #include "error.h"
 #include "read_faults.h"
 
@@ -166,7 +167,7 @@ TEST(workers_share_the_ranges_of_one_ticket) {
   ReadBarrier barrier;
   const ReadFaults faults(through(barrier));
   ReadPool pool(3);
-  const auto ticket = pool.submit({f.range(1, 1), f.range(2, 1), f.range(3, 1)}, f.buffer, true);
+  const auto ticket = pool.submit({f.range(1, 1, 1), f.range(2, 1, 2), f.range(3, 1, 3)}, f.buffer, true);
   barrier.wait_for_arrivals(3);
   barrier.open = true;
   ticket->wait({});
@@ -391,6 +392,28 @@ TEST(bad_requests_are_refused) {
   const Buffer mapped = open_device("cpu", 1, "")->wrap(std::make_shared<Mapping>(f.temporary.path()));
   CHECK_THROWS(DeviceError, pool.submit({f.range(0, 1)}, mapped, true));
   CHECK_THROWS(std::invalid_argument, ReadPool(0));
+}
+
+TEST(a_checksum_is_compared_once_the_last_range_has_arrived) {
+  const Fixture f;
+  ReadPool pool(4);
+  std::uint32_t checksum = 0;
+  for (std::size_t i = 0; i < 40000; ++i) {
+    const std::byte next = TemporaryFile::expected(i);
+    checksum = crc32c(&next, 1, checksum);
+  }
+  const std::vector<ReadRange> ranges{f.range(0, 10000, 50000), f.range(10000, 1, 0), f.range(10001, 29999, 1)};
+  for (int repeat = 0; repeat < 50; ++repeat) {
+    pool.submit(ranges, f.buffer, true, checksum)->wait({});
+    const auto altered = pool.submit(ranges, f.buffer, true, checksum ^ 1);
+    try {
+      altered->wait({});
+      CHECK(false);
+    } catch (const ChecksumError& error) {
+      CHECK_EQUAL(error.wanted_checksum, checksum ^ 1);
+      CHECK_EQUAL(error.got_checksum, checksum);
+    }
+  }
 }
 
 TEST(cancels_promotions_and_reads_from_many_threads_leave_every_ticket_done) {
