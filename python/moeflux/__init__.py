@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from moeflux._core import Step, __version__
-from moeflux.api import devices, inspect, load
+from moeflux.api import devices, inspect, load, plan
 from moeflux.engine.budget import MemoryCapError
-from moeflux.engine.generate import Event, GenerationStats
+from moeflux.engine.generate import Event
 from moeflux.engine.model import Model
+from moeflux.engine.plan import Plan
+from moeflux.engine.receipt import GenerationStats
 from moeflux.engine.session import Session
 from moeflux.errors import (
     ChatTemplateError,
@@ -31,6 +33,7 @@ __all__ = [
     "Model",
     "MoefluxError",
     "OutOfMemoryError",
+    "Plan",
     "ReadError",
     "Session",
     "SessionStateError",
@@ -40,4 +43,5 @@ __all__ = [
     "devices",
     "inspect",
     "load",
+    "plan",
 ]

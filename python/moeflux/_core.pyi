@@ -135,6 +135,15 @@ class CommandBuffer:
     @property
     def gpu_seconds(self) -> float:
         """Time the device spent on this command buffer. Raises DeviceError before it is done."""
+    def keep_timings(self) -> None:
+        """Note when each kernel runs. Raises DeviceError after commit."""
+    @property
+    def timings(self) -> list[tuple[str, float, float]]:
+        """Kernel, begin and end in seconds since the commit, in the order of execution.
+
+        Empty unless they were kept, or where the backend cannot tell. Raises DeviceError before it
+        is done.
+        """
 
 @final
 class Mapping:
@@ -173,9 +182,17 @@ class ReadPool:
         Raises ValueError if buffer is too small.
         """
     def submit_ranges(
-        self, ranges: Sequence[tuple[File, int, int, int]], buffer: Buffer, urgent: bool = True
+        self,
+        ranges: Sequence[tuple[File, int, int, int]],
+        buffer: Buffer,
+        urgent: bool = True,
+        checksum: int | None = None,
     ) -> ReadTicket:
-        """One ticket for several ranges (file, file offset, nbytes, buffer offset)."""
+        """One ticket for several ranges (file, file offset, nbytes, buffer offset).
+
+        `checksum` is the CRC32C of their bytes, one range after the other; other bytes make the
+        ticket fail.
+        """
     def drain(self) -> None:
         """Block until no read is queued or running."""
     def close(self) -> None:
@@ -196,7 +213,8 @@ class ReadTicket:
     def wait(self, timeout: float | None = None) -> None:
         """Block until done (without the GIL).
 
-        Raises ReadError, ReadCancelled, or ReadTimeoutError after `timeout` seconds.
+        Raises ReadError, ChecksumError for other bytes than those of the checksum, ReadCancelled,
+        or ReadTimeoutError after `timeout` seconds.
         """
     def promote(self) -> None:
         """Make a queued read urgent."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from os import PathLike
+from pathlib import Path
 
 from moeflux._core import device_names, open_device
 from moeflux.engine.inspection import ModelInfo, inspect_checkpoint
 from moeflux.engine.model import Model
+from moeflux.engine.plan import Plan, plan_checkpoint
 from moeflux.errors import DeviceError
 from moeflux.hub import resolve
 from moeflux.settings import Settings
@@ -42,6 +44,23 @@ def load(
 def inspect(path_or_hub_id: str | PathLike[str]) -> ModelInfo:
     """Architecture, sizes and whether it fits, without loading it. Raises CheckpointError."""
     return inspect_checkpoint(resolve(str(path_or_hub_id)))
+
+
+def plan(
+    path_or_hub_id: str | PathLike[str],
+    device: str = "auto",
+    memory: int | str | None = None,
+    settings: Settings | None = None,
+    trace: str | PathLike[str] | None = None,
+) -> Plan:
+    """What a run would hold in memory and read per token, and how fast it would decode here.
+
+    Measures drive and device for some seconds; loads no weights. `trace`: a route trace of the
+    model, replayed for the hit rate. Raises MemoryCapError below the floor, CheckpointError,
+    DeviceError, TraceError, ReadError.
+    """
+    folder = resolve(str(path_or_hub_id))
+    return plan_checkpoint(folder, device, memory, settings, None if trace is None else Path(trace))
 
 
 def devices() -> list[DeviceInfo]:

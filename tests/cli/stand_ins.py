@@ -7,17 +7,58 @@ from dataclasses import dataclass, field
 
 import moeflux
 from moeflux.engine.inspection import ModelInfo
+from moeflux.engine.receipt import PhaseStats, PredictorStats
+from moeflux.experts.governor import Decision
 
 STATS = moeflux.GenerationStats(
     prompt_tokens=40,
     generated_tokens=11,
-    prefill_seconds=0.5,
-    decode_seconds=4.0,
-    bytes_read=5_100_000_000,
-    expert_hits=3,
-    expert_misses=4,
-    read_wait_seconds=0.25,
+    prefill=PhaseStats(
+        n_tokens=40,
+        seconds=0.5,
+        bytes_read=3_000_000_000,
+        drive_bytes_read=2_000_000_000,
+        n_reads=30,
+        experts_missed=30,
+        stall_seconds={0: 0.1, 1: 0.0},
+        device_wait_seconds=0.3,
+        device_seconds=0.35,
+    ),
+    decode=PhaseStats(
+        n_tokens=10,
+        seconds=4.0,
+        bytes_read=2_100_000_000,
+        drive_bytes_read=2_200_000_000,
+        n_reads=21,
+        n_failed_reads=1,
+        experts_ready=60,
+        experts_late=5,
+        experts_missed=15,
+        stall_seconds={0: 2.0, 1: 0.5},
+        device_wait_seconds=1.0,
+        device_seconds=1.25,
+    ),
     peak_memory_nbytes=2_000_000_000,
+    memory_cap_nbytes=2_500_000_000,
+    n_slots=20,
+    n_experts=80,
+    weight_nbytes_per_token=1_000_000_000,
+    predictors=(
+        PredictorStats(
+            "combined",
+            recall=0.5,
+            miss_recall=0.25,
+            precision_by_rank=(0.75, 0.5),
+            issued_nbytes=1_000_000_000,
+            useful_nbytes=400_000_000,
+            late_nbytes=300_000_000,
+            wasted_nbytes=200_000_000,
+            cancelled_nbytes=100_000_000,
+        ),
+    ),
+    governor=(
+        Decision(80, True, False, 0.3, 0.4, 0.25, "prefetch saves 25.0% of a token's time"),
+    ),
 )
 INFO = ModelInfo(
     path="/models/[bold]tiny",

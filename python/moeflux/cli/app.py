@@ -9,9 +9,11 @@ from typing import Annotated
 import typer
 
 import moeflux
+from moeflux.cli.convert import convert, verify
 from moeflux.cli.devices import devices
 from moeflux.cli.exit_code import ExitCode
 from moeflux.cli.info import info
+from moeflux.cli.plan import plan
 from moeflux.cli.run import run
 from moeflux.errors import MoefluxError
 
@@ -25,6 +27,9 @@ app = typer.Typer(
 )
 app.command()(run)
 app.command()(info)
+app.command()(plan)
+app.command()(convert)
+app.command()(verify)
 app.command()(devices)
 
 

@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import dataclasses
+from typing import Annotated, Any
 
 import typer
+
+from moeflux.settings import Settings
 
 ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help='A folder, a hub id (org/name) or "demo".')
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="See `moeflux devices`.")]
+MemoryOption = Annotated[
+    str | None,
+    typer.Option("--memory", help='Cap on the memory of the process: "8GB", "6.5GiB", "50%".'),
+]
+ThreadsOption = Annotated[
+    int | None, typer.Option("--threads", min=0, help="Threads of the CPU; 0 means all cores.")
+]
+SizeOption = Annotated[
+    int | None, typer.Option("--ctx-size", min=0, help="Tokens that prompt and text can have.")
+]
+
+
+def given_settings(n_threads: int | None, context_size: int | None) -> Settings:
+    """Settings of the environment, but for what options gave."""
+    given: dict[str, Any] = {"n_threads": n_threads, "context_size": context_size}
+    changes = {name: value for name, value in given.items() if value is not None}
+    return dataclasses.replace(Settings.from_environment(), **changes)

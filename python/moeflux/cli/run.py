@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import sys
-import time
 from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 import moeflux
+from moeflux._core import measure_read_bandwidth
 from moeflux.cli.exit_code import ExitCode
-from moeflux.cli.options import ModelArgument
-from moeflux.memory import format_size, parse_size
-from moeflux.settings import Settings
+from moeflux.cli.options import (
+    DeviceOption,
+    MemoryOption,
+    ModelArgument,
+    SizeOption,
+    ThreadsOption,
+    given_settings,
+)
+from moeflux.cli.receipt import print_receipt, receipt
+from moeflux.experts.timeline import Timeline
+from moeflux.memory import parse_size
+
+MEASURED_NBYTES = 256 * 2**20
+"""Of memory, to learn its read bandwidth: more than caches hold."""
 
 _Prompt = Annotated[
     str, typer.Argument(metavar="PROMPT", help='Text to complete; "-" reads standard input.')
@@ -23,14 +37,34 @@ _Prompt = Annotated[
 _Stop = Annotated[
     list[str] | None, typer.Option("--stop", help="End before this text. Can be given again.")
 ]
-_Memory = Annotated[
-    str | None,
-    typer.Option("--memory", help='Cap on the memory of the process: "8GB", "6.5GiB", "50%".'),
-]
 _Chat = Annotated[
     bool, typer.Option("--chat", help="PROMPT is a message: apply the chat template.")
 ]
 _System = Annotated[str | None, typer.Option("--system", help="System message, with --chat.")]
+_Stats = Annotated[bool, typer.Option("--stats", help="Say in tables what it cost.")]
+_StatsJson = Annotated[
+    str | None,
+    typer.Option("--stats-json", metavar="FILE", help='The same as JSON; "-": standard output.'),
+]
+_Trace = Annotated[
+    Path | None, typer.Option("--trace", metavar="FILE", help="Write a timeline for Perfetto.")
+]
+
+
+@dataclass(frozen=True)
+class _Report:
+    """What to tell at the end besides the text."""
+
+    table: bool
+    json_path: str | None
+    timeline_path: Path | None
+
+    def check(self) -> None:
+        """Raises FileNotFoundError now rather than after a long run."""
+        json_path = None if self.json_path in (None, "-") else Path(str(self.json_path))
+        for path in (json_path, self.timeline_path):
+            if path is not None and not path.absolute().parent.is_dir():
+                raise FileNotFoundError(f"{path}: no such folder")
 
 
 def run(
@@ -62,22 +96,23 @@ def run(
     seed: Annotated[
         int | None, typer.Option(min=0, help="The same seed draws the same text.")
     ] = None,
-    device: Annotated[str, typer.Option(help="See `moeflux devices`.")] = "auto",
-    memory: _Memory = None,
-    threads: Annotated[
-        int | None, typer.Option(min=0, help="Threads of the CPU; 0 means all cores.")
-    ] = None,
-    ctx_size: Annotated[
-        int | None, typer.Option("--ctx-size", min=0, help="Tokens that prompt and text can have.")
-    ] = None,
+    device: DeviceOption = "auto",
+    memory: MemoryOption = None,
+    threads: ThreadsOption = None,
+    ctx_size: SizeOption = None,
     chat: _Chat = False,
     system: _System = None,
-) -> None:
+    stats: _Stats = False,
+    stats_json: _StatsJson = None,
+    trace: _Trace = None,
+) -> ExitCode:
     """Generate text after a prompt."""
     if system is not None and not chat:
         raise typer.BadParameter("only with --chat", param_hint="--system")
     if memory is not None:
         parse_size(memory)
+    report = _Report(stats, stats_json, trace)
+    report.check()
     if sys.stdout is None:
         raise OSError("standard output is closed")
     sampling: dict[str, Any] = {
@@ -91,51 +126,63 @@ def run(
         "seed": seed,
     }
     text = _read_standard_input() if prompt == "-" else prompt
-    with moeflux.load(model, device, memory, _settings(threads, ctx_size)) as loaded:
-        events = loaded.generate(
+    settings = given_settings(threads, ctx_size)
+    watched: dict[str, Any] = {} if trace is None else {"timeline": Timeline()}
+    with moeflux.load(model, device, memory, settings) as loaded:
+        generation = loaded.generate(
             _messages(text, system) if chat else text,
             max_tokens=max_tokens,
             stop=stop or [],
+            **watched,
             **{name: value for name, value in sampling.items() if value is not None},
         )
-        _stream(events)
+        try:
+            code = _stream(generation)
+        finally:
+            if trace is not None:
+                watched["timeline"].write(trace)
+        cost = generation.stats
+    if code is ExitCode.INTERRUPTED:
+        print(f"interrupted after {cost.generated_tokens} tokens", file=sys.stderr)
+    _report(cost, report, settings.n_threads)
+    return code
 
 
-def receipt(stats: moeflux.GenerationStats) -> str:
-    """What a generation cost, in one line."""
-    n_tokens = stats.prompt_tokens + stats.generated_tokens
-    per_token = format_size(stats.bytes_read / max(n_tokens, 1))
-    return (
-        f"prefill {stats.prefill_tokens_per_second:.4g} tok/s ({stats.prompt_tokens} tokens), "
-        f"decode {stats.decode_tokens_per_second:.4g} tok/s ({stats.generated_tokens} tokens), "
-        f"read {format_size(stats.bytes_read)} ({per_token} per token), "
-        f"peak memory {format_size(stats.peak_memory_nbytes)}"
-    )
+def _stream(events: Iterable[moeflux.Event]) -> ExitCode:
+    """Write the text as it comes, then a newline.
 
-
-def _stream(events: Iterable[moeflux.Event]) -> None:
-    """Write the text as it comes, then a newline and the receipt.
-
-    Raises typer.Exit after an interrupt, and when nobody reads standard output any more.
+    INTERRUPTED after an interrupt. Raises typer.Exit when nobody reads standard output any more.
     """
-    started, n_tokens, stats = time.perf_counter(), 0, None
+    code = ExitCode.DONE
     try:
         try:
             for event in events:
                 _write(event.text)
-                n_tokens, stats = n_tokens + 1, event.stats
         except KeyboardInterrupt:
-            _write("\n")
-            seconds = time.perf_counter() - started
-            print(f"interrupted after {n_tokens} tokens in {seconds:.1f} s", file=sys.stderr)
-            raise typer.Exit(ExitCode.INTERRUPTED) from None
+            code = ExitCode.INTERRUPTED
         _write("\n")
     except BrokenPipeError:
         # Python flushes standard output once more when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(ExitCode.BROKEN_PIPE) from None
-    if stats is not None:
+    return code
+
+
+def _report(stats: moeflux.GenerationStats, report: _Report, n_threads: int) -> None:
+    """The receipt on standard error; JSON where it was asked for."""
+    bandwidth = None
+    if (report.table or report.json_path is not None) and stats.bound() == "device":
+        bandwidth = measure_read_bandwidth(MEASURED_NBYTES, n_threads)
+    if report.table:
+        print_receipt(stats, bandwidth)
+    else:
         print(receipt(stats), file=sys.stderr)
+    if report.json_path is not None:
+        text = json.dumps(stats.as_dict(bandwidth), indent=2) + "\n"
+        if report.json_path == "-":
+            _write(text)
+        else:
+            Path(report.json_path).write_text(text)
 
 
 def _write(text: str) -> None:
@@ -156,9 +203,3 @@ def _read_standard_input() -> str:
 def _messages(text: str, system: str | None) -> list[dict[str, object]]:
     messages: list[dict[str, object]] = [{"role": "user", "content": text}]
     return messages if system is None else [{"role": "system", "content": system}, *messages]
-
-
-def _settings(threads: int | None, context_size: int | None) -> Settings:
-    given: dict[str, Any] = {"n_threads": threads, "context_size": context_size}
-    changes = {name: value for name, value in given.items() if value is not None}
-    return dataclasses.replace(Settings.from_environment(), **changes)

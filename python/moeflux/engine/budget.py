@@ -16,10 +16,12 @@ from moeflux.errors import MoefluxError
 from moeflux.experts.stream import slot_nbytes
 from moeflux.memory import available_memory, format_size, parse_size, resident_memory
 from moeflux.models import load_model
-from moeflux.models.loaded import LoadedModel
+from moeflux.models.loaded import LoadedModel, ModelConfig
 from moeflux.ops.operands import ExpertBatch
+from moeflux.settings import Settings
 
 DEFAULT_SHARE_OF_AVAILABLE_MEMORY = 0.8
+MAX_DEFAULT_CONTEXT = 32768
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,20 @@ def memory_needs_of(checkpoint: Checkpoint, context_size: int, prefill_chunk: in
     return memory_needs(
         load_model(checkpoint, DryDevice().as_device()), context_size, prefill_chunk
     )
+
+
+def default_context_size(config: ModelConfig, settings: Settings) -> int:
+    """Positions of a session that does not ask for another number."""
+    return settings.context_size or min(config.max_position_embeddings, MAX_DEFAULT_CONTEXT)
+
+
+def weight_nbytes_per_token(loaded: LoadedModel) -> int:
+    """Weights that a decode step touches: dense ones but the embedding table, top_k experts."""
+    decoder = loaded.decoder
+    tied = decoder.lm_head.weight is decoder.embedding.weight
+    dense = loaded.dense_nbytes - (0 if tied else decoder.embedding.nbytes)
+    records = sum(layer.record_nbytes for layer in loaded.experts if layer is not None)
+    return dense + loaded.config.num_experts_per_tok * records
 
 
 def scratch_nbytes(loaded: LoadedModel, n_tokens: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from moeflux._core import Recording, Step
@@ -13,7 +14,7 @@ from moeflux.blocks.decoder import (
     normed,
     router_logits,
 )
-from moeflux.blocks.moe import SparseMoe
+from moeflux.blocks.moe import Routing, SparseMoe
 from moeflux.blocks.workspace import Float32Array, float32_array, int32_array
 from moeflux.engine.runtime import Runtime
 from moeflux.engine.state import SequenceState
@@ -72,9 +73,11 @@ class DecodeStep:
         runtime.files.check()
         experts, table = runtime.experts, runtime.decode_table
         started = time.perf_counter()
+        if (routes := runtime.routes) is not None:
+            routes.begin(position, prefill=False)
         experts.begin_token()
         self._tokens[0] = token_id
-        commands = runtime.queue.command_buffer(step, "embedding")
+        commands = runtime.command_buffer(step, "embedding")
         commands.replay(self._embedding)
         for layer in self._layers:
             commands.replay(layer.mixer)
@@ -82,19 +85,32 @@ class DecodeStep:
                 continue
             runtime.finish(commands)
             experts.release_all()
-            routing = layer.sparse.moe.route(layer.sparse.router_logits)
-            if (guess := layer.sparse.next_layer) is not None:
-                experts.offer(guess.index, guess.moe.best(guess.logits))
+            routing, guessed = self._route(layer.index, layer.sparse)
+            if routes is not None:
+                routes.route(routing.experts, guessed)
             slots = experts.fetch(layer.index, routing.experts[0].tolist())
             table.set_routing(routing, slots)
-            commands = runtime.queue.command_buffer(step, f"layer {layer.index}")
+            commands = runtime.command_buffer(step, f"layer {layer.index} experts")
             commands.replay(layer.sparse.experts)
-            commands.commit()
-            commands = runtime.queue.command_buffer(step, f"layer {layer.index + 1}")
+            runtime.commit(commands)
+            commands = runtime.command_buffer(step, f"layer {layer.index + 1} mixer")
         commands.replay(self._head)
         runtime.finish(commands)
         experts.end_token(time.perf_counter() - started)
+        if routes is not None:
+            routes.end()
+        runtime.add_span("steps", f"decode position {position}", started)
         return self._logits.copy()
+
+    def _route(self, index: int, sparse: SparseRecordings) -> tuple[Routing, Sequence[int]]:
+        """A layer's routing, and what the next layer's router guesses, which prefetch is told."""
+        started = time.perf_counter()
+        routing, guessed = sparse.moe.route(sparse.router_logits), []
+        if (guess := sparse.next_layer) is not None:
+            guessed = guess.moe.best(guess.logits)
+            self._runtime.experts.offer(guess.index, guessed)
+        self._runtime.add_span("router", f"layer {index} router", started)
+        return routing, guessed
 
     def _record(self, layer: DecoderLayer, state: LayerState) -> LayerRecordings:
         runtime = self._runtime
@@ -115,7 +131,7 @@ class DecodeStep:
     def _record_next_router(self, mixer: Recording, layer: DecoderLayer) -> NextRouter | None:
         """Behind the mixer half, where prefetch asks for it and a later layer has experts."""
         runtime = self._runtime
-        if not runtime.experts.wants_offers:
+        if not (runtime.experts.wants_offers or runtime.records_guesses):
             return None
         for later in runtime.decoder.layers[layer.index + 1 :]:
             if isinstance(later.mlp, SparseMoe):

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moeflux.checkpoint import Checkpoint
-from moeflux.experts.stream import slot_nbytes
+from moeflux.engine.budget import MemoryNeeds, default_context_size, memory_needs
+from moeflux.engine.dry_run import DryDevice
 from moeflux.memory import available_memory, format_size
-from moeflux.models import read_config
-from moeflux.models.loaded import expert_shape
+from moeflux.models import load_model
+from moeflux.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,9 @@ class ModelInfo:
     dense_bytes_per_token: int
     """Dense bytes a token touches: all but the embedding table, of which it needs one row."""
     floor_nbytes: int
-    """Least memory that runs it: dense weights and top_k experts in memory."""
+    """Least memory that runs it: all but the experts, and top_k of them, in memory."""
     available_nbytes: int
+    """To this process, with what it holds already."""
     fits: bool
     """It runs in the memory available now, its experts streamed."""
     fits_whole: bool
@@ -42,20 +44,18 @@ class ModelInfo:
     reason: str
 
 
-def inspect_checkpoint(folder: Path) -> ModelInfo:
+def inspect_checkpoint(folder: Path, settings: Settings | None = None) -> ModelInfo:
     """Read config and headers of the checkpoint in `folder`. Raises CheckpointError."""
+    settings = settings or Settings.from_environment()
     checkpoint = Checkpoint.open(folder)
-    config = read_config(checkpoint)
-    shape = expert_shape(config)
-    layers = [
-        checkpoint.experts(index, shape)
-        for index in range(config.num_hidden_layers)
-        if config.has_experts(index)
-    ]
+    loaded = load_model(checkpoint, DryDevice().as_device())
+    config = loaded.config
+    layers = [layer for layer in loaded.experts if layer is not None]
     top_k = config.num_experts_per_tok
-    floor = checkpoint.dense_nbytes + top_k * slot_nbytes(layers)
-    available = available_memory()
-    whole = checkpoint.dense_nbytes + checkpoint.expert_nbytes
+    context_size = default_context_size(config, settings)
+    needs = memory_needs(loaded, context_size, settings.prefill_chunk)
+    # What the process holds already is not available any more.
+    available = available_memory() + needs.process_nbytes
     return ModelInfo(
         path=str(checkpoint.path),
         model_type=config.model_type,
@@ -70,11 +70,11 @@ def inspect_checkpoint(folder: Path) -> ModelInfo:
         expert_nbytes=checkpoint.expert_nbytes,
         bytes_per_token=top_k * sum(layer.record_nbytes for layer in layers),
         dense_bytes_per_token=checkpoint.dense_nbytes - _embedding_nbytes(checkpoint),
-        floor_nbytes=floor,
+        floor_nbytes=needs.floor_nbytes,
         available_nbytes=available,
-        fits=floor <= available,
-        fits_whole=whole <= available,
-        reason=_reason(floor, whole, available),
+        fits=needs.floor_nbytes <= available,
+        fits_whole=needs.whole_nbytes <= available,
+        reason=_reason(needs, available),
     )
 
 
@@ -94,7 +94,8 @@ def _quantisation(checkpoint: Checkpoint) -> str:
     return f"affine {default.bits}-bit, groups of {default.group_size}"
 
 
-def _reason(floor: int, whole: int, available: int) -> str:
+def _reason(needs: MemoryNeeds, available: int) -> str:
+    floor, whole = needs.floor_nbytes, needs.whole_nbytes
     sizes = f"{format_size(available)} available"
     if floor > available:
         return f"needs at least {format_size(floor)}, {sizes}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -15,20 +15,27 @@ from moeflux._core import Device, device_names, open_device
 from moeflux.chat import ChatTemplate
 from moeflux.checkpoint import Checkpoint
 from moeflux.checkpoint.watch import FileWatch
-from moeflux.engine.budget import MemoryNeeds, memory_needs
-from moeflux.engine.generate import Event, Generation, Limits, SamplingOptions
+from moeflux.engine.budget import (
+    MemoryNeeds,
+    default_context_size,
+    memory_needs,
+    weight_nbytes_per_token,
+)
+from moeflux.engine.generate import Generation, Limits, Request, SamplingOptions
 from moeflux.engine.prefill import Prefill
+from moeflux.engine.routes import RouteRecorder
 from moeflux.engine.runtime import Runtime
 from moeflux.engine.sampler import Sampler, SamplingParams
 from moeflux.engine.session import Session
+from moeflux.experts.read_mode import ReadMode
 from moeflux.experts.reads import ReadSettings, Verify
 from moeflux.experts.stream import ExpertStream, StreamSettings
+from moeflux.experts.timeline import Timeline
+from moeflux.memory import parse_size
 from moeflux.models import load_model
 from moeflux.models.loaded import ModelConfig
 from moeflux.settings import Settings
 from moeflux.tokenizer import Tokenizer
-
-MAX_DEFAULT_CONTEXT = 32768
 
 
 class Model:
@@ -46,15 +53,13 @@ class Model:
     ) -> None:
         self.settings = settings or Settings.from_environment()
         self._checkpoint = Checkpoint.open(folder)
-        self._device = open_device(
-            _device_name(device, self.settings),
-            self.settings.n_threads,
-            self.settings.instruction_set,
-        )
+        self._device = open_named_device(device, self.settings)
         self._loaded = load_model(self._checkpoint, self._device)
         self._needs = memory_needs(self._loaded, self.context_size, self.settings.prefill_chunk)
         n_slots = self._needs.n_slots(memory)
         self._runtime = self._start(n_slots)
+        self._runtime.memory_cap = None if memory is None else parse_size(memory)
+        self._runtime.weight_nbytes_per_token = weight_nbytes_per_token(self._loaded)
         self._prefill = Prefill(self._runtime)
         self._close = weakref.finalize(self, self._runtime.close)
 
@@ -95,8 +100,7 @@ class Model:
     @property
     def context_size(self) -> int:
         """Positions of a session that does not ask for another number."""
-        limit = self.config.max_position_embeddings
-        return self.settings.context_size or min(limit, MAX_DEFAULT_CONTEXT)
+        return default_context_size(self.config, self.settings)
 
     def session(self, context_size: int | None = None) -> Session:
         """A new, empty session of `context_size` positions.
@@ -107,7 +111,7 @@ class Model:
         limit = self.config.max_position_embeddings
         if not 1 <= size <= limit:
             raise ValueError(f"context_size must be 1 .. {limit} for this model, got {size}")
-        return Session(self._runtime, self._prefill, size)
+        return Session(self._runtime, self._prefill, size, owner=self)
 
     def encode_prompt(
         self, prompt: str | Sequence[Mapping[str, object]], **template: Any
@@ -125,9 +129,14 @@ class Model:
         stop: Sequence[str] = (),
         session: Session | None = None,
         template: Mapping[str, Any] | None = None,
+        timeline: Timeline | None = None,
+        routes: RouteRecorder | None = None,
         **sampling: Unpack[SamplingOptions],
-    ) -> Iterator[Event]:
-        """Generate text after a raw prompt or a list of chat messages; one Event per token.
+    ) -> Generation:
+        """Generate text after a raw prompt or a list of chat messages; iterates Events, one a token.
+
+        Its `stats` say what it has cost so far. `timeline` gets the spans of its steps, `routes`
+        the experts that they route to.
 
         `sampling`: fields of SamplingParams (temperature, top_p, top_k, min_p, repetition_penalty,
         presence_penalty, frequency_penalty, seed). `template`: variables of the chat template.
@@ -141,12 +150,15 @@ class Model:
             raise ValueError("the prompt is empty, at least one token is wanted")
         session = session or self.session()
         session.check_room(len(prompt_ids))
-        return Generation(session, self._runtime, self.tokenizer, sampler, limits).run(prompt_ids)
+        request = Request(prompt_ids, sampler, limits)
+        return Generation(session, self._runtime, self.tokenizer, request, timeline, routes)
 
     def _start(self, n_slots: int) -> Runtime:
         device, loaded, settings = self._device, self._loaded, self.settings
         top_k = loaded.config.num_experts_per_tok
-        files = FileWatch(entry.path for entry in self._checkpoint.tensors.values())
+        tensor_paths = {entry.path for entry in self._checkpoint.tensors.values()}
+        expert_paths = {path for layer in loaded.experts if layer for path in layer.paths}
+        files = FileWatch(tensor_paths | expert_paths)
         experts = ExpertStream(device, loaded.experts, top_k, stream_settings(n_slots, settings))
         return Runtime(
             device, device.queue(), loaded.decoder, experts, files, settings.prefill_chunk
@@ -175,7 +187,7 @@ def stream_settings(n_slots: int, settings: Settings) -> StreamSettings:
     """What the settings say of experts."""
     reads = ReadSettings(
         n_workers=settings.n_read_workers,
-        direct=settings.read_mode == "direct",
+        mode=ReadMode(settings.read_mode),
         n_parts=settings.n_read_parts,
         verify=Verify(settings.verify),
         timeout=settings.read_timeout,
@@ -183,7 +195,8 @@ def stream_settings(n_slots: int, settings: Settings) -> StreamSettings:
     return StreamSettings(n_slots, settings.eviction, settings.prefetch, reads)
 
 
-def _device_name(asked: str, settings: Settings) -> str:
-    """The name asked for, else that of the settings, else the best device there is."""
+def open_named_device(asked: str, settings: Settings) -> Device:
+    """The device asked for, else that of the settings, else the best one there is."""
     name = settings.device if asked == "auto" else asked
-    return device_names()[0] if name == "auto" else name
+    name = device_names()[0] if name == "auto" else name
+    return open_device(name, settings.n_threads, settings.instruction_set)

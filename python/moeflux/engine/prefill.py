@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -44,8 +45,11 @@ class Prefill:
         runtime, step = self._runtime, Step(state.position, len(token_ids))
         runtime.files.check()
         work, decoder = runtime.prefill_work, runtime.decoder
+        started = time.perf_counter()
+        if (routes := runtime.routes) is not None:
+            routes.begin(state.position, prefill=True)
         self._token_array[: len(token_ids)] = token_ids
-        commands = runtime.queue.command_buffer(step, "embedding")
+        commands = runtime.command_buffer(step, "embedding")
         decoder.encode_embedding(commands, self._tokens, work)
         for layer, layer_state in zip(decoder.layers, state.layers, strict=True):
             layer.encode_mixer(commands, layer_state, work)
@@ -55,6 +59,10 @@ class Prefill:
                 commands = self._experts(layer, layer.mlp, step)
         runtime.finish(commands)
         runtime.experts.release_all()
+        if routes is not None:
+            routes.end()
+        end = state.position + len(token_ids) - 1
+        runtime.add_span("steps", f"prefill positions {state.position} to {end}", started)
 
     def logits(self, first: int, count: int) -> Float32Array:
         """Logits [count, V] after the rows first ..
@@ -69,7 +77,7 @@ class Prefill:
         for done in range(0, count, LOGIT_ROWS):
             n_rows = min(LOGIT_ROWS, count - done)
             rows = hidden(work, decoder.width).rows(first + done, n_rows)
-            commands = runtime.queue.command_buffer(Step(0, n_rows), "logits")
+            commands = runtime.command_buffer(Step(0, n_rows), "logits")
             decoder.encode_logits(commands, rows, logits, runtime.logit_work)
             runtime.finish(commands)
             out[done : done + n_rows] = array[:n_rows]
@@ -80,7 +88,9 @@ class Prefill:
         runtime = self._runtime
         work, width = runtime.prefill_work, runtime.decoder.width
         experts, x = runtime.experts, normed(work, width)
-        routing = self._route(moe, step.n_tokens)
+        routing = self._route(layer.index, moe, step.n_tokens)
+        if runtime.routes is not None:
+            runtime.routes.route(routing.experts)
         for table in self._tables:
             table.set_weights(routing)
         running: CommandBuffer | None = None
@@ -89,18 +99,21 @@ class Prefill:
             table = self._tables[index % 2]
             slots = experts.fetch(layer.index, wave, Demand.PREFILL)
             table.set_groups(routing, slots, wave)
-            commands = runtime.queue.command_buffer(step, f"layer {layer.index} experts")
+            commands = runtime.command_buffer(step, f"layer {layer.index} experts")
             moe.encode_experts(commands, x, table.batch, work)
-            commands.commit()
+            runtime.commit(commands)
             if running is not None:
-                running.wait()
+                runtime.wait(running)
                 experts.release_oldest()
             running = commands
-        commands = runtime.queue.command_buffer(step, f"layer {layer.index + 1}")
+        commands = runtime.command_buffer(step, f"layer {layer.index + 1} mixer")
         moe.encode_combine(commands, x, hidden(work, width), self._tables[0].weights, work)
         return commands
 
-    def _route(self, moe: SparseMoe, n_tokens: int) -> Routing:
+    def _route(self, index: int, moe: SparseMoe, n_tokens: int) -> Routing:
+        started = time.perf_counter()
         logits = router_logits(self._runtime.prefill_work, moe.n_experts)
         array = float32_array(logits.buffer, self._runtime.prefill_chunk, moe.n_experts)
-        return moe.route(array[:n_tokens])
+        routing = moe.route(array[:n_tokens])
+        self._runtime.add_span("router", f"layer {index} router", started)
+        return routing

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from moeflux._core import CommandBuffer, Device, Queue, Step
@@ -11,7 +14,10 @@ from moeflux.blocks.decoder import Decoder
 from moeflux.blocks.moe import ExpertTable
 from moeflux.blocks.workspace import Workspace
 from moeflux.checkpoint.watch import FileWatch
+from moeflux.engine.account import Account, Ledger, Totals, drive_nbytes
+from moeflux.engine.routes import RouteRecorder
 from moeflux.experts.stream import ExpertStream
+from moeflux.experts.timeline import Timeline
 
 BLOCK = 64
 """Prompt chunks that break at multiples of this give the same bits as the whole prompt."""
@@ -39,8 +45,21 @@ class Runtime:
     turn: threading.RLock = field(default_factory=threading.RLock)
     device_wait_seconds: float = 0.0
     """Time the host stood still for the device, in all."""
+    device_seconds: float = 0.0
+    """Time the device worked, in all."""
+    memory_cap: int | None = None
+    """Of the process, in bytes, if one was asked for."""
+    weight_nbytes_per_token: int = 0
+    """Weights that a decode step touches, those of its experts included."""
+    records_guesses: bool = False
+    """Sessions made from now on ask the next layer's router even where prefetch does not."""
 
     def __post_init__(self) -> None:
+        self.timeline: Timeline | None = None
+        self.routes: RouteRecorder | None = None
+        self._committed: deque[tuple[CommandBuffer, float]] = deque()
+        decisions = self.experts.governor.decisions if self.experts.governor is not None else ()
+        self._ledger = Ledger(self._totals, decisions)
         self.decode_work = Workspace(self.device, 1)
         self.prefill_work = Workspace(self.device, self.prefill_chunk)
         self.logit_work = Workspace(self.device, LOGIT_ROWS)
@@ -53,16 +72,67 @@ class Runtime:
             self.device, experts.slots, experts.slot_nbytes, max_tokens, experts.top_k
         )
 
+    @contextmanager
+    def turn_of(self, account: Account | None) -> Iterator[None]:
+        """Hold the turn; what happens meanwhile is charged to `account`."""
+        if not self.turn.acquire(blocking=False):
+            started = time.perf_counter()
+            self.turn.acquire()
+            if account is not None:
+                account.turn_wait_seconds += time.perf_counter() - started
+        try:
+            if account is not self._ledger.account:
+                self._ledger.switch(account)
+                self.routes = account.routes if account is not None else None
+                self.timeline = account.timeline if account is not None else None
+                self.experts.timeline = self.timeline
+            yield
+        finally:
+            self.turn.release()
+
+    def settle(self) -> None:
+        """Charge all until now, so that accounts can be read."""
+        with self.turn:
+            self._ledger.settle()
+
+    def command_buffer(self, step: Step, label: str) -> CommandBuffer:
+        """An empty command buffer; with a timeline one that notes when its kernels run."""
+        commands = self.queue.command_buffer(step, label)
+        if self.timeline is not None:
+            commands.keep_timings()
+        return commands
+
+    def commit(self, commands: CommandBuffer) -> None:
+        """Submit; a later wait() accounts for it."""
+        committed = time.perf_counter()
+        commands.commit()
+        self._committed.append((commands, committed))
+
+    def wait(self, commands: CommandBuffer) -> None:
+        """Wait for a command buffer that commit() submitted."""
+        started = time.perf_counter()
+        try:
+            commands.wait()
+        finally:
+            ended = time.perf_counter()
+            self.device_wait_seconds += ended - started
+            self._collect()
+        if self.timeline is not None:
+            self.timeline.add("wait for device", commands.label, started, ended)
+
     def finish(self, commands: CommandBuffer) -> None:
         """Commit and wait."""
-        commands.commit()
-        started = time.perf_counter()
-        commands.wait()
-        self.device_wait_seconds += time.perf_counter() - started
+        self.commit(commands)
+        self.wait(commands)
+
+    def add_span(self, track: str, name: str, begin: float) -> None:
+        """Something that began at `begin` of time.perf_counter has ended, for the timeline."""
+        if self.timeline is not None:
+            self.timeline.add(track, name, begin, time.perf_counter())
 
     def recover(self) -> None:
         """After an error inside a step: let device and reads finish, then unpin every slot."""
-        commands = self.queue.command_buffer(Step(0, 1), "drain")
+        commands = self.command_buffer(Step(0, 1), "drain")
         self.finish(commands)
         self.experts.invalidate()
         self.experts.release_all()
@@ -71,3 +141,24 @@ class Runtime:
         """Stop reads, then let go of device memory."""
         self.experts.close()
         self.files.close()
+
+    def _collect(self) -> None:
+        """Account for the command buffers that have finished, which they do in order."""
+        while self._committed and self._committed[0][0].done:
+            commands, committed = self._committed.popleft()
+            self.device_seconds += commands.gpu_seconds
+            if self.timeline is not None:
+                self.timeline.add_commands(
+                    commands.label, committed, commands.gpu_seconds, commands.timings
+                )
+
+    def _totals(self) -> Totals:
+        residency = self.experts.residency
+        return Totals(
+            self.experts.counters,
+            residency.prefetch.counters,
+            residency.scores,
+            self.device_wait_seconds,
+            self.device_seconds,
+            drive_nbytes(),
+        )

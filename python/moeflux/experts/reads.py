@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from secrets import SystemRandom
 
-from moeflux._core import Buffer, Device, File, ReadTicket
+from moeflux._core import Buffer, Device, File, ReadPool, ReadTicket
 from moeflux.checkpoint import LayerExperts
+from moeflux.errors import ChecksumError, ReadError, ReadTimeoutError
 from moeflux.experts.lease import ExpertSlot
+from moeflux.experts.read_mode import ExpertKey, ReadMode, ReadModeChoice, choose_read_mode
 
 
 class Verify(Enum):
@@ -21,7 +24,11 @@ class Verify(Enum):
     ALWAYS = "always"
 
 
+PAGE = 4096
 SAMPLE_INTERVAL = 16
+TRIAL_BATCH_NBYTES = 32 << 20
+
+Range = tuple[File, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -29,11 +36,11 @@ class ReadSettings:
     """How experts are read; none of it changes what the model computes."""
 
     n_workers: int = 8
-    direct: bool = False
-    """Past the page cache; needs records that begin and end on 4 KiB, as packed ones do."""
+    mode: ReadMode = ReadMode.PAGE_CACHE
     n_parts: int = 1
     """Pieces of one record that workers read at the same time."""
     verify: Verify = Verify.SAMPLE
+    """SAMPLE: every 16th read, and every read of an expert that was once found damaged."""
     timeout: float = 60.0
     """Seconds to wait for one read before it counts as failed."""
     n_retries: int = 1
@@ -51,6 +58,37 @@ class Read:
     urgent: bool
 
 
+class ExpertFiles:
+    """The files that hold the experts, opened for one read mode."""
+
+    def __init__(self, layers: Mapping[int, LayerExperts], n_parts: int, *, direct: bool) -> None:
+        """Raises OSError for a file that cannot be opened so."""
+        self._layers = layers
+        self._n_parts = n_parts
+        paths = sorted({path for layer in layers.values() for path in layer.paths})
+        self._files: Mapping[Path, File] = {path: File(path, direct) for path in paths}
+
+    @property
+    def files(self) -> Iterable[File]:
+        return self._files.values()
+
+    def ranges(self, layer: int, expert: int) -> list[Range]:
+        """What to read of an expert, each range in n_parts pieces of whole pages."""
+        return [
+            (self._files[part.path], part.offset + done, nbytes, part.record_offset + done)
+            for part in self._layers[layer].ranges(expert)
+            for done, nbytes in _pieces(part.nbytes, self._n_parts)
+        ]
+
+
+def _pieces(nbytes: int, n_pieces: int) -> Iterator[tuple[int, int]]:
+    """Offset and bytes of each piece; all but the last are whole pages."""
+    pages = -(-nbytes // PAGE)
+    step = -(-pages // n_pieces) * PAGE
+    for done in range(0, nbytes, step):
+        yield done, min(step, nbytes - done)
+
+
 class ExpertReads:
     """The files that hold the experts and the workers that read them."""
 
@@ -61,55 +99,107 @@ class ExpertReads:
         slots: Sequence[Buffer],
         settings: ReadSettings,
     ) -> None:
+        """May read into any slot, to choose the read mode. Raises OSError, ReadTimeoutError."""
         self.settings = settings
         self._layers = layers
         self._slots = slots
         self._pool = device.read_pool(settings.n_workers)
-        paths = sorted({path for layer in layers.values() for path in layer.paths})
-        self._files: Mapping[Path, File] = {path: File(path, settings.direct) for path in paths}
+        trial = _Trial(layers, self._pool, slots, settings)
+        self.mode: ReadModeChoice = choose_read_mode(settings.mode, trial, trial.batches())
+        self._files = trial.files[self.mode.direct]
         self._n_submitted = 0
+        self._damaged: set[ExpertKey] = set()
 
     def submit(self, expert: ExpertSlot, *, urgent: bool) -> Read:
         """Start to read an expert into its slot."""
-        layer = self._layers[expert.layer]
-        ranges = [
-            (self._files[path], offset, nbytes, record_offset)
-            for path, offset, nbytes, record_offset in self._ranges(layer, expert.expert)
-        ]
         self._n_submitted += 1
-        ticket = self._pool.submit_ranges(ranges, self._slots[expert.slot], urgent)
+        ticket = self._pool.submit_ranges(
+            self._files.ranges(expert.layer, expert.expert),
+            self._slots[expert.slot],
+            urgent,
+            self._checksum(expert),
+        )
         return Read(expert, ticket, time.perf_counter(), urgent)
 
-    def wait(self, read: Read) -> None:
-        """Block until the read has delivered. Raises ReadError or ReadCancelled."""
-        read.ticket.wait(self.settings.timeout)
+    def wait(self, read: Read, since: float) -> None:
+        """Block until the read has delivered, at most until `timeout` seconds after `since`.
+
+        Raises ReadError (ChecksumError, ReadTimeoutError) or ReadCancelled.
+        """
+        try:
+            read.ticket.wait(max(0.0, since + self.settings.timeout - time.perf_counter()))
+        except ChecksumError:
+            self._damaged.add((read.expert.layer, read.expert.expert))
+            raise
 
     def close(self) -> None:
         """Cancel what is queued, wait for what runs, stop the workers. Idempotent."""
         self._pool.close()
 
-    def _verifies(self) -> bool:
+    def _checksum(self, expert: ExpertSlot) -> int | None:
+        """Of the record, where this read is to be verified and the checkpoint has checksums."""
         verify = self.settings.verify
-        every = SAMPLE_INTERVAL if verify is Verify.SAMPLE else 1
-        return verify is not Verify.OFF and self._n_submitted % every == 0
-
-    def _ranges(self, layer: LayerExperts, expert: int) -> Iterable[tuple[Path, int, int, int]]:
-        for part in layer.ranges(expert):
-            yield from self._parts(part.path, part.offset, part.nbytes, part.record_offset)
-
-    def _parts(
-        self, path: Path, offset: int, nbytes: int, record_offset: int
-    ) -> Iterable[tuple[Path, int, int, int]]:
-        """One range in n_parts pieces that begin on pages; direct reads also end on one."""
-        if self.settings.direct:
-            nbytes = -(-nbytes // PAGE) * PAGE
-        step = (
-            -(-nbytes // self.settings.n_parts // PAGE) * PAGE
-            if self.settings.n_parts > 1
-            else nbytes
-        )
-        for done in range(0, nbytes, max(step, 1)):
-            yield path, offset + done, min(step, nbytes - done), record_offset + done
+        sampled = self._n_submitted % SAMPLE_INTERVAL == 0
+        if verify is Verify.OFF:
+            return None
+        if verify is Verify.ALWAYS or sampled or (expert.layer, expert.expert) in self._damaged:
+            return self._layers[expert.layer].checksum(expert.expert)
+        return None
 
 
-PAGE = 4096
+class _Trial:
+    """Reads of experts in both modes, into slots that nothing is in yet."""
+
+    def __init__(
+        self,
+        layers: Mapping[int, LayerExperts],
+        pool: ReadPool,
+        slots: Sequence[Buffer],
+        settings: ReadSettings,
+    ) -> None:
+        self.files = {False: ExpertFiles(layers, settings.n_parts, direct=False)}
+        """By whether they are read directly; `probe` adds those that are."""
+        self._layers = layers
+        self._pool = pool
+        self._slots = slots
+        self._settings = settings
+
+    def batches(self) -> Iterator[list[ExpertKey]]:
+        """All experts in random order, as many at a time as workers read."""
+        layers = self._layers.items()
+        keys = [(index, expert) for index, layer in layers for expert in range(layer.n_experts)]
+        # A seed would choose the experts that an earlier load has left in the page cache.
+        SystemRandom().shuffle(keys)
+        largest = max((layer.record_nbytes for _, layer in layers), default=1)
+        width = min(self._settings.n_workers, len(self._slots), TRIAL_BATCH_NBYTES // largest)
+        step = max(1, width)
+        return (keys[first : first + step] for first in range(0, len(keys), step))
+
+    def probe(self) -> None:
+        """Open succeeds on file systems that then refuse to read."""
+        direct = ExpertFiles(self._layers, self._settings.n_parts, direct=True)
+        for file in direct.files:
+            self._wait([self._pool.submit(file, 0, min(PAGE, file.nbytes), self._slots[0])])
+        self.files[True] = direct
+
+    def read(self, batch: Sequence[ExpertKey], *, direct: bool) -> int:
+        files = self.files[direct]
+        tickets = [
+            self._pool.submit_ranges(files.ranges(*key), slot)
+            for key, slot in zip(batch, self._slots, strict=False)
+        ]
+        self._wait(tickets)
+        return sum(ticket.nbytes for ticket in tickets)
+
+    def _wait(self, tickets: Sequence[ReadTicket]) -> None:
+        """Wait for all, also after one has failed; then raise the first failure."""
+        failure: ReadError | None = None
+        for ticket in tickets:
+            try:
+                ticket.wait(self._settings.timeout)
+            except ReadTimeoutError:
+                raise
+            except ReadError as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure

@@ -69,8 +69,10 @@ class ExpertStream:
         settings: StreamSettings,
     ) -> None:
         layers = [layer for layer in model_layers if layer is not None]
-        self._indices = [index for index, layer in enumerate(model_layers) if layer is not None]
-        self._ordinal = {index: ordinal for ordinal, index in enumerate(self._indices)}
+        self.layer_indices = [
+            index for index, layer in enumerate(model_layers) if layer is not None
+        ]
+        self._ordinal = {index: ordinal for ordinal, index in enumerate(self.layer_indices)}
         self.settings = settings
         self.top_k = top_k
         self.n_slots = settings.n_slots
@@ -79,6 +81,7 @@ class ExpertStream:
         self.counters = StreamCounters.of_layers(len(layers))
         self.governor = Governor() if settings.prefetch == "auto" else None
         self.timeline: Timeline | None = None
+        self.n_experts = sum(layer.n_experts for layer in layers)
         self._n_layers = len(layers)
         self._next_router = NextRouter(self._n_layers)
         views = [
@@ -86,14 +89,16 @@ class ExpertStream:
             for index in range(self.n_slots)
         ]
         self._reads = ExpertReads(device, dict(enumerate(layers)), views, settings.reads)
-        record_nbytes = [layer.record_nbytes for layer in layers]
+        self.read_mode = self._reads.mode
+        self.record_nbytes = tuple(layer.record_nbytes for layer in layers)
         whole = self.n_slots >= sum(layer.n_experts for layer in layers)
         policy = make_policy(settings.eviction, self.n_slots, top_k, self._n_layers)
         self._guesses = None if whole else self._predictor(settings.prefetch)
         self.residency = ExpertResidency(
-            SlotPool(self.n_slots, min(top_k, self.n_slots), policy), record_nbytes, self._guesses
+            SlotPool(self.n_slots, min(top_k, self.n_slots), policy),
+            self.record_nbytes,
+            self._guesses,
         )
-        self._record_nbytes = record_nbytes
         self._leases: deque[Lease] = deque()
         self._under_way: dict[int, Read] = {}
         self._idle = IdleWindow()
@@ -134,7 +139,7 @@ class ExpertStream:
         ended = self._idle_since = time.perf_counter()
         self.counters.add_fetch(plan.lease, ended - started if wanted else 0.0)
         if wanted:
-            self._idle.record_reads(len(wanted) * self._record_nbytes[ordinal], ended - started)
+            self._idle.record_reads(len(wanted) * self.record_nbytes[ordinal], ended - started)
         if wanted and self.timeline is not None:
             self.timeline.add("wait for experts", f"layer {layer}", started, ended)
         return plan.lease.slots
@@ -161,25 +166,26 @@ class ExpertStream:
 
     def release_all(self) -> None:
         """Unpin the experts of every fetch."""
-        while self._leases:
-            self.release_oldest()
+        self._leases.clear()
+        self.residency.pool.release_all()
 
     def invalidate(self) -> None:
         """End every read and forget what was predicted: for a new sequence, or after an error."""
-        self._cancel(self.residency.invalidate())
+        self._give_up(self.residency.invalidate())
         for slot in list(self._under_way):
-            self._settle(slot, wait=True)
+            self._settle(slot)
         self._idle_since = None
         if self.governor is not None:
             self.governor.restart_trial()
 
     def close(self) -> None:
-        """Stop reading. The caller has waited for the device. Idempotent."""
-        self._cancel(self.residency.close())
-        for slot in list(self._under_way):
-            self._settle(slot, wait=True)
+        """Wait for the reads that run and stop. The device has finished. Idempotent."""
+        self._give_up(self.residency.close())
         self._reads.close()
+        for slot in list(self._under_way):
+            self._settle(slot)
         self.release_all()
+        self.residency.pool.close()
 
     def _predictor(self, mode: str) -> Predictor | None:
         previous = PreviousToken(self._n_layers)
@@ -208,31 +214,44 @@ class ExpertStream:
             if expert.slot in self._under_way:
                 self._under_way[expert.slot].ticket.cancel()
 
+    def _give_up(self, experts: Sequence[ExpertSlot]) -> None:
+        """Cancel these reads; of one that an error kept from being submitted nothing will come."""
+        self._cancel(experts)
+        for expert in experts:
+            if expert.slot not in self._under_way:
+                self.residency.cancelled(expert.slot)
+
     def _collect(self) -> None:
         """Report the reads that have ended meanwhile."""
         for slot, read in list(self._under_way.items()):
             if read.ticket.done:
-                self._settle(slot, wait=False)
+                self._settle(slot)
 
     def _wait(self, experts: Sequence[ExpertSlot]) -> None:
         """Wait for all demanded reads, also after one has failed; then raise the first failure."""
         failure: ExpertReadError | None = None
+        started = time.perf_counter()
         for expert in experts:
             try:
-                self._deliver(expert)
+                self._deliver(expert, started)
             except ReadError as error:
-                index = self._indices[expert.layer]
-                failure = failure or ExpertReadError(index, expert.expert, error)
+                if failure is None:
+                    index = self.layer_indices[expert.layer]
+                    failure = ExpertReadError(index, expert.expert, error)
+                    failure.__cause__ = error
         if failure is not None:
             raise failure
 
-    def _deliver(self, expert: ExpertSlot) -> None:
-        """See a demanded read through, again if it was cancelled as a guess or may be retried."""
+    def _deliver(self, expert: ExpertSlot, started: float) -> None:
+        """See a demanded read through, again if it was cancelled as a guess or may be retried.
+
+        Time counts from `started`, when the layer began to wait, or from a later submission.
+        """
         attempts = 1 + self.settings.reads.n_retries
         while True:
             read = self._under_way[expert.slot]
             try:
-                self._reads.wait(read)
+                self._reads.wait(read, max(started, read.submitted))
             except ReadCancelled:
                 del self._under_way[expert.slot]
                 self.residency.cancelled(expert.slot)
@@ -250,17 +269,17 @@ class ExpertStream:
                 return
             self._submit(self.residency.retry(expert.slot), urgent=True)
 
-    def _settle(self, slot: int, *, wait: bool) -> None:
-        """Report how a guessed or cancelled read ended; one that does not end keeps its slot."""
+    def _settle(self, slot: int) -> None:
+        """Report how a read ended that nobody waits for; one that does not end keeps its slot."""
         read = self._under_way[slot]
         try:
-            if wait or read.ticket.done:
-                self._reads.wait(read)
+            self._reads.wait(read, read.submitted)
         except ReadCancelled:
             self.residency.cancelled(slot)
         except ReadError:
             if not read.ticket.done:
                 return
+            self.counters.n_failed_reads += 1
             self.residency.failed(slot)
         else:
             self._delivered(read)
@@ -274,6 +293,6 @@ class ExpertStream:
         self.counters.n_reads += 1
         if self.timeline is not None:
             name = "read" if read.urgent else "prefetch"
-            label = f"layer {self._indices[read.expert.layer]} expert {read.expert.expert}"
+            label = f"layer {self.layer_indices[read.expert.layer]} expert {read.expert.expert}"
             end = read.submitted + read.ticket.seconds
             self.timeline.add(name, label, read.submitted, end)

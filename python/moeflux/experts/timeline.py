@@ -1,12 +1,22 @@
-"""One timeline of a run: reads, prefetch, waits, command buffers; opens in Perfetto."""
+"""One timeline of a run: steps, waits, router, command buffers, kernels, reads; for Perfetto."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-TRACKS = ("decode", "device", "router", "wait for experts", "read", "prefetch")
+TRACKS = (
+    "steps",
+    "router",
+    "wait for experts",
+    "wait for device",
+    "command buffers",
+    "kernels",
+    "read",
+    "prefetch",
+)
 
 
 @dataclass(frozen=True)
@@ -17,6 +27,8 @@ class Span:
     name: str
     begin: float
     end: float
+    facts: Mapping[str, float | str] = field(default_factory=dict)
+    """What else is known of it, shown when it is selected."""
 
 
 class Timeline:
@@ -24,31 +36,55 @@ class Timeline:
 
     def __init__(self) -> None:
         self.spans: list[Span] = []
+        self._device_free = 0.0
 
-    def add(self, track: str, name: str, begin: float, end: float) -> None:
+    def add(self, track: str, name: str, begin: float, end: float, **facts: float | str) -> None:
         """Record a span of a track (one of TRACKS)."""
-        self.spans.append(Span(track, name, begin, end))
+        self.spans.append(Span(track, name, begin, end, facts))
+
+    def add_commands(
+        self,
+        label: str,
+        committed: float,
+        device_seconds: float,
+        timings: Sequence[tuple[str, float, float]],
+    ) -> None:
+        """Record a finished command buffer and its kernels; call it in the order of commits.
+
+        timings: kernel, begin and end in seconds since the commit. Without them the command buffer
+        is taken to have begun at its commit, or when the one before ended.
+        """
+        for kernel, begin, end in timings:
+            self.add("kernels", kernel, committed + begin, committed + end)
+        if timings:
+            begin, end = committed + timings[0][1], committed + timings[-1][2]
+        else:
+            begin = max(committed, self._device_free)
+            end = begin + device_seconds
+        self._device_free = end
+        facts = {"queued_us": 1e6 * (begin - committed), "device_us": 1e6 * device_seconds}
+        self.add("command buffers", label, begin, end, **facts)
 
     def write(self, path: Path) -> None:
         """Write JSON in the Trace Event Format, which Perfetto opens. Replaces `path`."""
         start = min((span.begin for span in self.spans), default=0.0)
         rows = _Rows()
-        events: list[dict[str, object]] = [
-            {
-                "name": span.name,
-                "cat": span.track,
-                "ph": "X",
-                "ts": (span.begin - start) * 1e6,
-                "dur": (span.end - span.begin) * 1e6,
-                "pid": 1,
-                "tid": rows.row(span),
-            }
-            for span in sorted(self.spans, key=lambda span: span.begin)
-        ]
-        names = [
-            {"name": "thread_name", "ph": "M", "pid": 1, "tid": row, "args": {"name": name}}
+        events: list[dict[str, object]] = []
+        for span in sorted(self.spans, key=lambda span: span.begin):
+            # Ends are rounded like begins, lest a span reach into the next one of its row.
+            begin, end = (round((time - start) * 1e9) for time in (span.begin, span.end))
+            event = {"name": span.name, "cat": span.track, "ph": "X", "pid": 1}
+            event |= {"tid": rows.row(span), "ts": begin / 1e3, "dur": (end - begin) / 1e3}
+            events.append(event | ({"args": dict(span.facts)} if span.facts else {}))
+        names: list[dict[str, object]] = [
+            {"name": kind, "ph": "M", "pid": 1, "tid": row, "args": value}
             for row, name in rows.names()
+            for kind, value in (
+                ("thread_name", {"name": name}),
+                ("thread_sort_index", {"sort_index": row}),
+            )
         ]
+        names.append({"name": "process_name", "ph": "M", "pid": 1, "args": {"name": "moeflux"}})
         partial = path.with_name(path.name + ".partial")
         partial.write_text(json.dumps({"traceEvents": names + events, "displayTimeUnit": "ms"}))
         partial.replace(path)

@@ -1,0 +1,96 @@
+"""`moeflux plan`: what a run would hold, read and reach in speed, before anything is loaded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import moeflux
+from moeflux.cli.options import (
+    DeviceOption,
+    JsonOption,
+    MemoryOption,
+    ModelArgument,
+    SizeOption,
+    ThreadsOption,
+    given_settings,
+)
+from moeflux.cli.table import print_table
+from moeflux.memory import format_size
+
+_Trace = Annotated[
+    Path | None,
+    typer.Option("--trace", metavar="FILE", help="A route trace of the model, for the hit rate."),
+]
+
+
+def plan(
+    model: ModelArgument,
+    memory: MemoryOption = None,
+    ctx_size: SizeOption = None,
+    threads: ThreadsOption = None,
+    device: DeviceOption = "auto",
+    trace: _Trace = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what a run would need and how fast it would be, from speeds measured here."""
+    planned = moeflux.plan(model, device, memory, given_settings(threads, ctx_size), trace)
+    if as_json:
+        print(json.dumps(planned.as_dict(), indent=2))
+        return
+    print_table(_rows(planned))
+    Console(highlight=False).print(_speeds(planned))
+
+
+def _rows(planned: moeflux.Plan) -> list[tuple[str, str]]:
+    needs, reads = planned.needs, planned.reads
+    slots = f"{planned.n_slots} of {needs.n_experts} experts ({planned.slot_share:.0%})"
+    slot_nbytes = format_size(planned.n_slots * needs.slot_nbytes)
+    cold = "" if reads.drive_is_cold else ", maybe from the page cache"
+    rate = f"{format_size(planned.weight_nbytes_per_second)}/s of weights"
+    expected = planned.expected
+    return [
+        ("folder", planned.info.path),
+        ("device", planned.device),
+        ("context", f"{planned.context_size} tokens"),
+        *needs.rows()[:-1],
+        ("expert slots", f"{slot_nbytes}: {slots}"),
+        ("resident in all", format_size(planned.resident_nbytes)),
+        ("needs at least", format_size(needs.floor_nbytes)),
+        ("drive", f"{format_size(reads.drive.nbytes_per_second)}/s of experts{cold}"),
+        ("page cache", f"{format_size(reads.page_cache.nbytes_per_second)}/s of experts"),
+        ("decode", f"{1e3 * planned.decode_seconds:.3g} ms a token without reads, {rate}"),
+        ("hit rate", f"{expected.hit_rate:.0%} ({planned.hit_rate_source})"),
+        ("misses", _misses(planned)),
+        ("expected speed", f"{expected.expected_tokens_per_second:.3g} tok/s"),
+    ]
+
+
+def _misses(planned: moeflux.Plan) -> str:
+    if planned.slot_share >= 1:
+        return "none once every expert has been read"
+    if planned.reads.direct:
+        return "from the drive, past the page cache"
+    share = f"{planned.page_cache_share:.0%} from the page cache"
+    return f"{share}, as memory beside the process allows, else from the drive"
+
+
+def _speeds(planned: moeflux.Plan) -> Table:
+    table = Table()
+    columns = ("hit rate", "read per token", "from the drive", "from the page cache", "expected")
+    for name in columns:
+        table.add_column(name, justify="right")
+    for row in planned.speeds:
+        speeds = (
+            row.drive_tokens_per_second,
+            row.page_cache_tokens_per_second,
+            row.expected_tokens_per_second,
+        )
+        texts = (f"{speed:.3g} tok/s" for speed in speeds)
+        table.add_row(f"{row.hit_rate:.0%}", format_size(row.read_nbytes_per_token), *texts)
+    return table

@@ -1,0 +1,201 @@
+"""What a model would need and how fast it would be here, before it is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from moeflux.checkpoint import Checkpoint, LayerExperts
+from moeflux.engine.budget import (
+    MemoryNeeds,
+    default_context_size,
+    memory_needs,
+    weight_nbytes_per_token,
+)
+from moeflux.engine.decode_speed import measure_decode
+from moeflux.engine.dry_run import DryDevice
+from moeflux.engine.inspection import ModelInfo, inspect_checkpoint
+from moeflux.engine.model import open_named_device, stream_settings
+from moeflux.engine.read_speed import ReadSpeed, ReadSpeeds, measure_reads
+from moeflux.experts.replay import ReplaySettings, replay
+from moeflux.experts.trace import TraceError
+from moeflux.experts.trace import load as load_trace
+from moeflux.memory import available_memory
+from moeflux.models import load_model
+from moeflux.settings import Settings
+
+NEXT_ROUTER_MODES = ("next-router", "combined", "auto")
+HIT_RATES = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
+
+
+@dataclass(frozen=True)
+class PlannedSpeed:
+    """A token's reads at one hit rate and the decode speed that they allow, without prefetch."""
+
+    hit_rate: float
+    read_nbytes_per_token: int
+    drive_tokens_per_second: float
+    """What is missed comes from the drive."""
+    page_cache_tokens_per_second: float
+    """What is missed comes from the page cache."""
+    expected_tokens_per_second: float
+    """As much comes from the page cache as the memory beside the process can hold."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The reads of a decode step: bytes of one expert by layer with experts, experts per token."""
+
+    record_nbytes: tuple[int, ...]
+    top_k: int
+    decode_seconds: float
+    """Of a step without reads."""
+
+    def seconds(self, hit_rate: float, speed: ReadSpeed) -> float:
+        """Of a step that waits for what it misses; hits are taken as independent."""
+        missed, any_missed = self.top_k * (1 - hit_rate), 1 - hit_rate**self.top_k
+        waits = (speed.layer_seconds(missed, any_missed, n) for n in self.record_nbytes)
+        return self.decode_seconds + sum(waits)
+
+    def planned(self, hit_rate: float, reads: ReadSpeeds, page_cache_share: float) -> PlannedSpeed:
+        """`page_cache_share`: of the bytes that are missed."""
+        drive = self.seconds(hit_rate, reads.drive)
+        page_cache = self.seconds(hit_rate, reads.page_cache)
+        expected = page_cache_share * page_cache + (1 - page_cache_share) * drive
+        nbytes = round((1 - hit_rate) * self.top_k * sum(self.record_nbytes))
+        return PlannedSpeed(hit_rate, nbytes, 1 / drive, 1 / page_cache, 1 / expected)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Memory by purpose, slots under the cap, and the decode speed to expect."""
+
+    info: ModelInfo
+    device: str
+    context_size: int
+    needs: MemoryNeeds
+    n_slots: int
+    weight_nbytes_per_token: int
+    """Weights that a decode step touches, those of its experts included."""
+    decode_seconds: float
+    """Of a decode step without reads, as measured."""
+    reads: ReadSpeeds
+    """As measured."""
+    page_cache_share: float
+    """Of the experts without a slot, how many the page cache can hold beside the process."""
+    speeds: tuple[PlannedSpeed, ...]
+    """At HIT_RATES."""
+    expected: PlannedSpeed
+    """At the hit rate of the route trace, or of uniform routing: the share of experts in slots."""
+    hit_rate_source: str
+
+    @property
+    def resident_nbytes(self) -> int:
+        """What the process would hold: everything fixed, and its slots."""
+        return self.needs.fixed_nbytes + self.n_slots * self.needs.slot_nbytes
+
+    @property
+    def slot_share(self) -> float:
+        """Of all experts, how many have a slot."""
+        return self.n_slots / self.needs.n_experts if self.needs.n_experts else 1.0
+
+    @property
+    def weight_nbytes_per_second(self) -> float:
+        """Weights per second of a decode step without reads."""
+        return self.weight_nbytes_per_token / self.decode_seconds
+
+    def as_dict(self) -> dict[str, Any]:
+        """Fields and derived values, for JSON."""
+        needs = asdict(self.needs) | {
+            "fixed_nbytes": self.needs.fixed_nbytes,
+            "floor_nbytes": self.needs.floor_nbytes,
+            "whole_nbytes": self.needs.whole_nbytes,
+        }
+        return asdict(self) | {
+            "needs": needs,
+            "resident_nbytes": self.resident_nbytes,
+            "slot_share": self.slot_share,
+            "weight_nbytes_per_second": self.weight_nbytes_per_second,
+        }
+
+
+def plan_checkpoint(
+    folder: Path,
+    device_name: str = "auto",
+    memory: int | str | None = None,
+    settings: Settings | None = None,
+    trace: Path | None = None,
+) -> Plan:
+    """Plan a run of the checkpoint in `folder` from its headers and from speeds measured here.
+
+    `trace`: a route trace of the model, replayed for the hit rate. Takes some seconds. Raises
+    MemoryCapError below the floor, CheckpointError, DeviceError, TraceError, ReadError.
+    """
+    settings = settings or Settings.from_environment()
+    checkpoint = Checkpoint.open(folder)
+    loaded = load_model(checkpoint, DryDevice().as_device())
+    context_size = default_context_size(loaded.config, settings)
+    needs = memory_needs(loaded, context_size, settings.prefill_chunk)
+    n_slots = needs.n_slots(memory)
+    layers = [layer for layer in loaded.experts if layer is not None]
+    hit_rate, source = _hit_rate(layers, needs, n_slots, settings, trace)
+    device = open_named_device(device_name, settings)
+    asks_next_router = n_slots < needs.n_experts and settings.prefetch in NEXT_ROUTER_MODES
+    reads = measure_reads(device, layers, needs.top_k, stream_settings(n_slots, settings).reads)
+    workload = Workload(
+        tuple(layer.record_nbytes for layer in layers),
+        needs.top_k,
+        measure_decode(device, checkpoint, asks_next_router=asks_next_router),
+    )
+    page_cache_share = 0.0 if reads.direct else _page_cache_share(needs, n_slots)
+    return Plan(
+        info=inspect_checkpoint(folder),
+        device=device.description,
+        context_size=context_size,
+        needs=needs,
+        n_slots=n_slots,
+        weight_nbytes_per_token=weight_nbytes_per_token(loaded),
+        decode_seconds=workload.decode_seconds,
+        reads=reads,
+        page_cache_share=page_cache_share,
+        speeds=tuple(workload.planned(rate, reads, page_cache_share) for rate in HIT_RATES),
+        expected=workload.planned(hit_rate, reads, page_cache_share),
+        hit_rate_source=source,
+    )
+
+
+def _hit_rate(
+    layers: Sequence[LayerExperts],
+    needs: MemoryNeeds,
+    n_slots: int,
+    settings: Settings,
+    path: Path | None,
+) -> tuple[float, str]:
+    """Of decode with so many slots, and where the number comes from."""
+    if path is None:
+        return n_slots / needs.n_experts, "uniform routing: the share of experts that have a slot"
+    trace = load_trace(path)
+    header = trace.header
+    wanted = (len(layers), layers[0].n_experts, needs.top_k)
+    if (header.n_layers, header.n_experts, header.top_k) != wanted:
+        raise TraceError(
+            f"{path}: is a trace of {header.n_layers} layers of {header.n_experts} experts, "
+            f"{header.top_k} a token; this model has {wanted[0]}, {wanted[1]} and {wanted[2]}"
+        )
+    rate = replay(trace, ReplaySettings(n_slots, settings.eviction)).decode.hit_rate
+    return rate, f"{path.name}, replayed"
+
+
+def _page_cache_share(needs: MemoryNeeds, n_slots: int) -> float:
+    """Of the experts without a slot, how many stay in the page cache beside the process.
+
+    It also keeps, until they age, those that have gone from there into slots.
+    """
+    n_without = needs.n_experts - n_slots
+    if n_without == 0:
+        return 1.0
+    taken = needs.fixed_nbytes - needs.process_nbytes + n_slots * needs.slot_nbytes
+    n_cached = (available_memory() - taken) // needs.slot_nbytes
+    return min(1.0, max(0.0, (n_cached - n_slots) / n_without))
