@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from moeflux._core import Step, __version__
 from moeflux.api import devices, inspect, load, plan
+from moeflux.checkpoint.convert import convert
+from moeflux.checkpoint.verify import verify
 from moeflux.engine.budget import MemoryCapError
 from moeflux.engine.generate import Event
 from moeflux.engine.model import Model
@@ -40,8 +42,10 @@ __all__ = [
     "Settings",
     "Step",
     "__version__",
+    "convert",
     "devices",
     "inspect",
     "load",
     "plan",
+    "verify",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,6 +15,7 @@ from typing_extensions import Unpack
 from moeflux._core import Device, device_names, open_device
 from moeflux.chat import ChatTemplate
 from moeflux.checkpoint import Checkpoint
+from moeflux.checkpoint.convert import Conversion, convert
 from moeflux.checkpoint.watch import FileWatch
 from moeflux.engine.budget import (
     MemoryNeeds,
@@ -163,6 +165,16 @@ class Model:
         return Runtime(
             device, device.queue(), loaded.decoder, experts, files, settings.prefill_chunk
         )
+
+    def convert(
+        self,
+        destination: str | PathLike[str],
+        *,
+        bits: int | None = None,
+        group_size: int | None = None,
+    ) -> Conversion:
+        """Write this checkpoint with packed experts to another folder; see moeflux.convert."""
+        return convert(self.path, destination, bits=bits, group_size=group_size)
 
     def close(self) -> None:
         """Stop reads and let go of the device.
