@@ -13,14 +13,14 @@ template <int heads, int count>
 void score_keys(const AttentionBlock& block, const float* q, const float* keys, std::size_t stride, float* scores) {
   Simd::Float sums[heads][count];
   unroll<heads>([&]<int h>() { unroll<count>([&]<int i>() { sums[h][i] = Simd::zero(); }); });
-  for (std::size_t d = 0; d < block.head_dim; d += Simd::lanes) {
+  for_each_vector(block.head_dim, [&](std::size_t d, auto part) {
     Simd::Float key[count];
-    unroll<count>([&]<int i>() { key[i] = load(keys + i * stride, d, block.head_dim); });
+    unroll<count>([&]<int i>() { key[i] = load(keys + i * stride + d, part); });
     unroll<heads>([&]<int h>() {
-      const Simd::Float query = load(q + h * block.head_dim, d, block.head_dim);
+      const Simd::Float query = load(q + h * block.head_dim + d, part);
       unroll<count>([&]<int i>() { sums[h][i] = Simd::multiply_add(query, key[i], sums[h][i]); });
     });
-  }
+  });
   unroll<heads>([&]<int h>() {
     unroll<count>([&]<int i>() { scores[h * scores_stride + i] = Simd::sum(sums[h][i]) * block.scale; });
   });
@@ -45,35 +45,34 @@ struct BlockWeights {
 inline BlockWeights softmax_weights(float* scores, std::size_t n) {
   float largest = -__builtin_inff();
   for (std::size_t i = 0; i < n; ++i) largest = scores[i] > largest ? scores[i] : largest;
-  float sum = 0.0f;
-  for (std::size_t i = 0; i < n; i += Simd::lanes) {
-    float weights[Simd::lanes];
-    Simd::store(weights, exponential(Simd::subtract(load(scores, i, n), Simd::broadcast(largest))));
-    for (std::size_t lane = 0; lane < Simd::lanes && i + lane < n; ++lane) {
-      scores[i + lane] = weights[lane];
-      sum += weights[lane];
-    }
-  }
-  return {largest, sum};
+  // Lanes beyond n add nothing.
+  Simd::Float sum = Simd::zero();
+  for_each_vector(n, [&](std::size_t i, auto part) {
+    const Simd::Float weights = exponential(Simd::subtract(load(scores + i, part), Simd::broadcast(largest)));
+    store(scores + i, weights, part);
+    sum = Simd::add(sum, load(scores + i, part));
+  });
+  return {largest, Simd::sum(sum)};
 }
 
-// Columns d .. d + vectors * lanes - 1 of sum_i weights[h, i] * values[i], keys ascending, for a tile of heads.
-template <int heads, int vectors>
-void weigh_values(const AttentionBlock& block, const float* weights, HeadRows values, std::size_t d, float* state) {
+// Columns d .. of sum_i weights[h, i] * values[i], keys ascending, for a tile of heads and vectors.
+template <int heads, int vectors, typename Extent>
+void weigh_values(const AttentionBlock& block, const float* weights, HeadRows values, std::size_t d, Extent part,
+                  float* state) {
   Simd::Float sums[heads][vectors];
   unroll<heads>([&]<int h>() { unroll<vectors>([&]<int i>() { sums[h][i] = Simd::zero(); }); });
   for (std::size_t key = 0; key < block.n_keys; ++key) {
-    const float* row = values.rows + key * values.stride;
+    const float* row = values.rows + key * values.stride + d;
     Simd::Float value[vectors];
-    unroll<vectors>([&]<int i>() { value[i] = load(row, d + i * Simd::lanes, block.head_dim); });
+    unroll<vectors>([&]<int i>() { value[i] = load(row + i * Simd::lanes, part); });
     unroll<heads>([&]<int h>() {
       const Simd::Float weight = Simd::broadcast(weights[h * scores_stride + key]);
       unroll<vectors>([&]<int i>() { sums[h][i] = Simd::multiply_add(weight, value[i], sums[h][i]); });
     });
   }
   unroll<heads>([&]<int h>() {
-    float* out = state + h * block.state_length() + 2;
-    unroll<vectors>([&]<int i>() { store(out, d + i * Simd::lanes, block.head_dim, sums[h][i]); });
+    float* out = state + h * block.state_length() + 2 + d;
+    unroll<vectors>([&]<int i>() { store(out + i * Simd::lanes, sums[h][i], part); });
   });
 }
 
@@ -82,9 +81,16 @@ void weigh_values(const AttentionBlock& block, const float* weights, HeadRows va
   constexpr int vectors = Simd::lanes == 16 ? 4 : 2;
   std::size_t d = 0;
   for (; d + vectors * Simd::lanes <= block.head_dim; d += vectors * Simd::lanes) {
-    weigh_values<heads, vectors>(block, weights, values, d, state);
+    weigh_values<heads, vectors>(block, weights, values, d, Whole{}, state);
   }
-  for (; d < block.head_dim; d += Simd::lanes) weigh_values<heads, 1>(block, weights, values, d, state);
+  for_each_vector(block.head_dim - d, [&](std::size_t i, auto part) {
+    weigh_values<heads, 1>(block, weights, values, d + i, part, state);
+  });
+}
+
+// Rows of one head lie further apart than the processor's own prefetcher follows.
+inline void prefetch_row(const float* row, std::size_t n) {
+  for (std::size_t i = 0; i < n; i += 64 / sizeof(float)) __builtin_prefetch(row + i);
 }
 
 // Keys and values are read once for all heads that fit the table of scores.
@@ -97,6 +103,10 @@ inline void attend(const AttentionBlock& block, const float* q, HeadRows keys, H
     float scores[most_heads * scores_stride];
     std::size_t key = 0;
     for (; key + keys_at_once <= block.n_keys; key += keys_at_once) {
+      for (std::size_t i = key; i < key + keys_at_once; ++i) {
+        prefetch_row(keys.rows + (i + 2 * keys_at_once) * keys.stride, block.head_dim);
+        prefetch_row(values.rows + i * values.stride, block.head_dim);
+      }
       score_keys<keys_at_once>(block, n_heads, queries, keys.rows + key * keys.stride, keys.stride, scores + key);
     }
     for (; key < block.n_keys; ++key) {
@@ -128,18 +138,18 @@ inline void merge_attention(std::size_t head_dim, const float* other, float* sta
   const float factor = exponential_of(state[0] - largest), other_factor = exponential_of(other[0] - largest);
   state[0] = largest;
   state[1] = state[1] * factor + other[1] * other_factor;
-  for (std::size_t d = 0; d < head_dim; d += Simd::lanes) {
-    const Simd::Float scaled = Simd::multiply(load(state + 2, d, head_dim), Simd::broadcast(factor));
-    const Simd::Float added = load(other + 2, d, head_dim);
-    store(state + 2, d, head_dim, Simd::multiply_add(added, Simd::broadcast(other_factor), scaled));
-  }
+  for_each_vector(head_dim, [&](std::size_t d, auto part) {
+    const Simd::Float scaled = Simd::multiply(load(state + 2 + d, part), Simd::broadcast(factor));
+    const Simd::Float added = load(other + 2 + d, part);
+    store(state + 2 + d, Simd::multiply_add(added, Simd::broadcast(other_factor), scaled), part);
+  });
 }
 
 inline void finish_attention(std::size_t head_dim, const float* state, float* out) {
   const Simd::Float factor = Simd::broadcast(1.0f / state[1]);
-  for (std::size_t d = 0; d < head_dim; d += Simd::lanes) {
-    store(out, d, head_dim, Simd::multiply(load(state + 2, d, head_dim), factor));
-  }
+  for_each_vector(head_dim, [&](std::size_t d, auto part) {
+    store(out + d, Simd::multiply(load(state + 2 + d, part), factor), part);
+  });
 }
 
 }  // namespace

@@ -15,26 +15,28 @@ void delta_step(const DeltaNetTokens& tokens, std::size_t t, std::size_t row, fl
   const Simd::Float decay = Simd::broadcast(tokens.decay[t * tokens.head_stride]);
   Simd::Float sums[rows];
   unroll<rows>([&]<int r>() { sums[r] = Simd::zero(); });
-  for (std::size_t i = 0; i < n; i += Simd::lanes) {
-    const Simd::Float key = load(k, i, n);
-    unroll<rows>(
-        [&]<int r>() { sums[r] = Simd::multiply_add(Simd::multiply(decay, load(state + r * n, i, n)), key, sums[r]); });
-  }
+  for_each_vector(n, [&](std::size_t i, auto part) {
+    const Simd::Float key = load(k + i, part);
+    unroll<rows>([&]<int r>() {
+      const Simd::Float decayed = Simd::multiply(decay, load(state + r * n + i, part));
+      sums[r] = Simd::multiply_add(decayed, key, sums[r]);
+    });
+  });
   Simd::Float deltas[rows];
   unroll<rows>([&]<int r>() {
     const float wanted = tokens.v[t * tokens.v_stride + row + r];
     deltas[r] = Simd::broadcast(tokens.beta[t * tokens.head_stride] * (wanted - Simd::sum(sums[r])));
     sums[r] = Simd::zero();
   });
-  for (std::size_t i = 0; i < n; i += Simd::lanes) {
-    const Simd::Float key = load(k, i, n), query = load(q, i, n);
+  for_each_vector(n, [&](std::size_t i, auto part) {
+    const Simd::Float key = load(k + i, part), query = load(q + i, part);
     unroll<rows>([&]<int r>() {
-      const Simd::Float decayed = Simd::multiply(decay, load(state + r * n, i, n));
+      const Simd::Float decayed = Simd::multiply(decay, load(state + r * n + i, part));
       const Simd::Float updated = Simd::multiply_add(deltas[r], key, decayed);
-      store(state + r * n, i, n, updated);
+      store(state + r * n + i, updated, part);
       sums[r] = Simd::multiply_add(updated, query, sums[r]);
     });
-  }
+  });
   unroll<rows>([&]<int r>() { tokens.out[t * tokens.out_stride + row + r] = Simd::sum(sums[r]); });
 }
 
@@ -66,18 +68,18 @@ inline Simd::Float load_tap(WeightVector weight, const ConvolutionChannels& chan
   return Simd::load(taps);
 }
 
-// `lanes` channels from `channel` on, for a kernel of any size.
-inline void convolve_any(const ConvolutionChannels& channels, std::size_t channel, const float* x, WeightVector weight,
-                         const float* state, float* out) {
+// A vector of channels from `channel` on, for a kernel of any size.
+template <typename Extent>
+void convolve_any(const ConvolutionChannels& channels, std::size_t channel, Extent part, const float* x,
+                  WeightVector weight, const float* state, float* out) {
   const std::size_t width = channels.n_channels, history = channels.kernel_size - 1;
-  const std::size_t end = channels.first + channels.count;
   for (std::size_t t = 0; t < channels.n_tokens; ++t) {
     Simd::Float sum = Simd::zero();
     for (std::size_t j = 0; j <= history; ++j) {
       const float* row = t + j < history ? state + (t + j) * width : x + (t + j - history) * width;
-      sum = Simd::multiply_add(load_tap(weight, channels, channel, j), load(row, channel, end), sum);
+      sum = Simd::multiply_add(load_tap(weight, channels, channel, j), load(row + channel, part), sum);
     }
-    store(out + t * width, channel, end, silu(sum));
+    store(out + t * width + channel, silu(sum), part);
   }
 }
 
@@ -117,7 +119,8 @@ inline void convolve(const ConvolutionChannels& channels, const float* x, Weight
   for (; channels.kernel_size == 4 && c + vectors * Simd::lanes <= end; c += vectors * Simd::lanes) {
     convolve_four<vectors>(channels, c, x, weight, state, out);
   }
-  for (; c < end; c += Simd::lanes) convolve_any(channels, c, x, weight, state, out);
+  for_each_vector(end - c,
+                  [&](std::size_t i, auto part) { convolve_any(channels, c + i, part, x, weight, state, out); });
   // Ascending, so that state rows are read before they are overwritten.
   for (std::size_t r = 0; r < history; ++r) {
     const std::size_t newest = r + channels.n_tokens;

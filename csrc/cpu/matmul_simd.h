@@ -184,7 +184,8 @@ struct UnquantisedRows {
   static void decode(const RowDots&, const Weights& weights, std::size_t row, float* out) {
     const std::size_t cols = weights.cols;
     const std::byte* elements = weights.weight + row * cols * element_nbytes;
-    for (std::size_t c = 0; c < cols; c += Simd::lanes) store(out, c, cols, load_elements<dtype>(elements, c, cols));
+    for_each_vector(cols,
+                    [&](std::size_t c, auto part) { store(out + c, load_elements<dtype>(elements, c, cols), part); });
   }
 
   template <int rows, int tokens>
@@ -194,16 +195,16 @@ struct UnquantisedRows {
     const std::byte* row = weights.weight + first_row * row_nbytes;
     Simd::Float totals[rows][tokens];
     unroll<rows>([&]<int r>() { unroll<tokens>([&]<int t>() { totals[r][t] = Simd::zero(); }); });
-    for (std::size_t c = 0; c < cols; c += Simd::lanes) {
+    for_each_vector(cols, [&](std::size_t c, auto part) {
       Simd::Float inputs[tokens];
-      unroll<tokens>([&]<int t>() { inputs[t] = load_elements<FLOAT32>(x[t], c, cols); });
+      unroll<tokens>([&]<int t>() { inputs[t] = load_elements<FLOAT32>(x[t] + c * sizeof(float), part); });
       unroll<rows>([&]<int r>() {
-        const std::byte* elements = row + r * row_nbytes;
-        if constexpr (tokens == 1) __builtin_prefetch(elements + c * element_nbytes + prefetch_distance);
-        const Simd::Float weight = load_elements<dtype>(elements, c, cols);
+        const std::byte* elements = row + r * row_nbytes + c * element_nbytes;
+        if constexpr (tokens == 1) __builtin_prefetch(elements + prefetch_distance);
+        const Simd::Float weight = load_elements<dtype>(elements, part);
         unroll<tokens>([&]<int t>() { totals[r][t] = Simd::multiply_add(weight, inputs[t], totals[r][t]); });
       });
-    }
+    });
     unroll<rows>([&]<int r>() { unroll<tokens>([&]<int t>() { out[t][r] = Simd::sum(totals[r][t]); }); });
   }
 };

@@ -9,7 +9,7 @@ namespace moeflux::cpu {
 
 // Rows that are computed for one block of tokens before the next block: few enough for their weights to stay in a near
 // cache.
-inline constexpr std::size_t kTileRows = 32;
+inline constexpr std::size_t kTileRows = 64;
 
 inline std::size_t n_tiles(std::size_t rows) { return (rows + kTileRows - 1) / kTileRows; }
 

@@ -34,6 +34,21 @@ Simd::Float load_first_elements(const std::byte* p, std::size_t n) {
   return load_elements<dtype>(padded);
 }
 
+// How much of a vector is meant: all of it or the first n lanes.
+struct Whole {};
+struct Part {
+  std::size_t n;
+};
+
+template <Dtype dtype>
+Simd::Float load_elements(const std::byte* p, Whole) {
+  return load_elements<dtype>(p);
+}
+template <Dtype dtype>
+Simd::Float load_elements(const std::byte* p, Part part) {
+  return load_first_elements<dtype>(p, part.n);
+}
+
 // Element number i and those behind it, of n in all; lanes beyond n are zero. n_readable >= n elements may be read.
 template <Dtype dtype>
 Simd::Float load_elements(const std::byte* p, std::size_t i, std::size_t n, std::size_t n_readable) {
@@ -59,15 +74,24 @@ inline Simd::Float load_elements(Dtype dtype, const std::byte* p, std::size_t i,
   return load_elements(dtype, p, i, n, n);
 }
 
-inline Simd::Float load(const float* p, std::size_t i, std::size_t n) {
-  return load_elements<FLOAT32>(reinterpret_cast<const std::byte*>(p), i, n);
+inline Simd::Float load(const float* p, Whole) { return Simd::load(p); }
+inline Simd::Float load(const float* p, Part part) {
+  return load_first_elements<FLOAT32>(reinterpret_cast<const std::byte*>(p), part.n);
 }
 
-inline void store(float* p, std::size_t i, std::size_t n, Simd::Float v) {
-  if (n - i >= Simd::lanes) return Simd::store(p + i, v);
-  float padded[Simd::lanes];
-  Simd::store(padded, v);
-  std::memcpy(p + i, padded, (n - i) * sizeof(float));
+inline void store(float* p, Simd::Float v, Whole) { Simd::store(p, v); }
+inline void store(float* p, Simd::Float v, Part part) {
+  float lanes[Simd::lanes];
+  Simd::store(lanes, v);
+  std::memcpy(p, lanes, part.n * sizeof(float));
+}
+
+// Calls body(i, Whole{}) for i = 0, lanes, ... and body(i, Part{rest}) for what is left of n.
+template <typename Body>
+inline __attribute__((always_inline)) void for_each_vector(std::size_t n, const Body& body) {
+  std::size_t i = 0;
+  for (; i + Simd::lanes <= n; i += Simd::lanes) body(i, Whole{});
+  if (i < n) body(i, Part{n - i});
 }
 
 // out[i] = p[i], p[n + i], p[2 n + i] and so on; n is a power of two.

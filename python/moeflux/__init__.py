@@ -15,8 +15,10 @@ from moeflux.engine.session import Session
 from moeflux.errors import (
     ChatTemplateError,
     CheckpointError,
+    ChecksumError,
     ContextOverflowError,
     DeviceError,
+    ExpertReadError,
     MoefluxError,
     OutOfMemoryError,
     ReadError,
@@ -27,9 +29,11 @@ from moeflux.settings import Settings
 __all__ = [
     "ChatTemplateError",
     "CheckpointError",
+    "ChecksumError",
     "ContextOverflowError",
     "DeviceError",
     "Event",
+    "ExpertReadError",
     "GenerationStats",
     "MemoryCapError",
     "Model",

@@ -57,7 +57,15 @@ STATS = moeflux.GenerationStats(
         ),
     ),
     governor=(
-        Decision(80, True, False, 0.3, 0.4, 0.25, "prefetch saves 25.0% of a token's time"),
+        Decision(
+            80,
+            enabled=True,
+            changed=False,
+            seconds_on=0.3,
+            seconds_off=0.4,
+            saved=0.25,
+            reason="prefetch saves 25.0% of a token's time",
+        ),
     ),
 )
 INFO = ModelInfo(
@@ -82,6 +90,18 @@ INFO = ModelInfo(
 )
 
 
+class StandInGeneration(Iterator[moeflux.Event]):
+    """Events, and stats at any time."""
+
+    stats = STATS
+
+    def __init__(self, events: Iterator[moeflux.Event]) -> None:
+        self._events = events
+
+    def __next__(self) -> moeflux.Event:
+        return next(self._events)
+
+
 @dataclass
 class StandInModel:
     """Generates the given texts; an exception among them is raised in its place."""
@@ -96,8 +116,11 @@ class StandInModel:
         self.loaded_with = arguments
         return self
 
-    def generate(self, prompt: object, **arguments: object) -> Iterator[moeflux.Event]:
+    def generate(self, prompt: object, **arguments: object) -> StandInGeneration:
         self.prompt, self.arguments = prompt, arguments
+        return StandInGeneration(self.events())
+
+    def events(self) -> Iterator[moeflux.Event]:
         for n, text in enumerate(self.texts, 1):
             if isinstance(text, BaseException):
                 raise text

@@ -75,4 +75,4 @@ def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> N
 def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     out = capsys.readouterr().out
-    assert all(command in out for command in ("run", "info", "devices"))
+    assert all(command in out for command in ("run", "info", "plan", "trace", "devices"))

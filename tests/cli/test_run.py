@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
 import subprocess
@@ -15,7 +16,8 @@ from stand_ins import STATS, StandInModel
 
 import moeflux
 from moeflux.cli import main
-from moeflux.cli.run import receipt
+from moeflux.cli.receipt import receipt
+from moeflux.experts.timeline import Timeline
 
 Output = pytest.CaptureFixture[bytes]
 
@@ -55,6 +57,56 @@ def test_receipt_tells_speed_reads_and_memory() -> None:
         "prefill 80 tok/s (40 tokens), decode 2.5 tok/s (11 tokens), "
         "read 5.1 GB (100 MB per token), peak memory 2 GB"
     )
+
+
+def test_stats_are_tables_on_standard_error(stand_in: StandInModel, capsysbinary: Output) -> None:
+    assert main(["run", "demo", "Say", "--stats"]) == 0
+    captured = capsysbinary.readouterr()
+    assert captured.out == "Hello, wörld\n".encode()
+    rows = {line[:28].strip(): line[28:].split() for line in captured.err.decode().splitlines()}
+    assert rows["waiting for experts"] == ["0.100", "s", "(20%)", "2.500", "s", "(62%)"]
+    assert rows["host"] == ["0.100", "s", "(20%)", "0.500", "s", "(12%)"]
+    assert rows["experts ready"] == ["0", "(0.0%)", "60", "(75.0%)"]
+    assert rows["from drives"] == ["2", "GB", "2.2", "GB"]
+    assert rows["from the page cache"] == ["1", "GB", "0", "B"]
+    assert rows["reads that failed"] == ["0", "1"]
+    text = captured.err.decode()
+    assert "bound by           disk: waiting for experts took most of the time" in text
+    assert "longest waits      layer 0 2.000 s, layer 1 0.500 s" in text
+    assert "prefetch governor  at token 80 on: prefetch saves 25.0% of a token's time" in text
+    assert rows["precision by rank, %"] == ["75", "50"]
+    assert rows["guessed bytes wasted"] == ["200", "MB"]
+
+
+def test_stats_as_json_go_to_a_file_or_to_standard_output(
+    stand_in: StandInModel, capsysbinary: Output, tmp_path: Path
+) -> None:
+    assert main(["run", "demo", "Say", "--stats-json", str(tmp_path / "a.json")]) == 0
+    assert capsysbinary.readouterr().err.decode() == receipt(STATS) + "\n"
+    found = json.loads((tmp_path / "a.json").read_text())
+    assert found == json.loads(json.dumps(STATS.as_dict()))
+    assert main(["run", "demo", "Say", "--stats-json", "-"]) == 0
+    text, _, rest = capsysbinary.readouterr().out.decode().partition("\n")
+    assert (text, json.loads(rest)) == ("Hello, wörld", found)
+
+
+@pytest.mark.parametrize("option", ["--stats-json", "--trace"])
+def test_a_file_that_cannot_be_written_is_told_before_loading(
+    stand_in: StandInModel, capsysbinary: Output, tmp_path: Path, option: str
+) -> None:
+    assert main(["run", "demo", "Say", option, str(tmp_path / "missing" / "a.json")]) == 1
+    (line,) = errors_of(capsysbinary)
+    assert line.endswith("a.json: no such folder")
+    assert stand_in.loaded_with == ()
+
+
+def test_a_timeline_is_written_even_if_the_run_is_interrupted(
+    stand_in: StandInModel, tmp_path: Path
+) -> None:
+    stand_in.texts = ("one", KeyboardInterrupt())
+    assert main(["run", "demo", "Say", "--trace", str(tmp_path / "a.json")]) == 130
+    assert isinstance(stand_in.arguments["timeline"], Timeline)
+    assert "traceEvents" in json.loads((tmp_path / "a.json").read_text())
 
 
 # ---- arguments ----
@@ -197,7 +249,7 @@ def test_interrupt_ends_with_what_was_done(stand_in: StandInModel, capsysbinary:
     assert main(["run", "demo", "Say"]) == 130
     captured = capsysbinary.readouterr()
     assert captured.out == b"onetwo\n"
-    assert captured.err.decode().startswith("interrupted after 2 tokens in 0.0 s")
+    assert captured.err.decode() == f"interrupted after 11 tokens\n{receipt(STATS)}\n"
     assert stand_in.closed
 
 
@@ -222,7 +274,7 @@ from moeflux.cli import main
 from stand_ins import StandInModel
 
 class Endless(StandInModel):
-    def generate(self, prompt, **arguments):
+    def events(self):
         for n in itertools.count():
             yield moeflux.Event("token\\n", n)
             time.sleep({pause})
@@ -262,5 +314,6 @@ def test_interrupt_of_the_process_ends_it_with_130() -> None:
         process.send_signal(signal.SIGINT)
         assert process.stdout.read().endswith(b"token\n\n")
         assert process.wait(timeout=30) == 130
-        (line,) = process.stderr.read().decode().splitlines()
-        assert line.startswith("interrupted after ")
+        interrupted, cost = process.stderr.read().decode().splitlines()
+        assert interrupted.startswith("interrupted after ")
+        assert cost == receipt(STATS)

@@ -15,6 +15,7 @@ from moeflux.cli.exit_code import ExitCode
 from moeflux.cli.info import info
 from moeflux.cli.plan import plan
 from moeflux.cli.run import run
+from moeflux.cli.trace import commands as trace_commands
 from moeflux.errors import MoefluxError
 
 # typer brings its own copy of click or uses click's, depending on its version.
@@ -28,6 +29,7 @@ app = typer.Typer(
 app.command()(run)
 app.command()(info)
 app.command()(plan)
+app.add_typer(trace_commands, name="trace")
 app.command()(convert)
 app.command()(verify)
 app.command()(devices)

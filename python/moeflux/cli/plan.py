@@ -20,7 +20,7 @@ from moeflux.cli.options import (
     ThreadsOption,
     given_settings,
 )
-from moeflux.cli.table import print_table
+from moeflux.cli.table import compact_table, print_table
 from moeflux.memory import format_size
 
 _Trace = Annotated[
@@ -53,7 +53,7 @@ def _rows(planned: moeflux.Plan) -> list[tuple[str, str]]:
     slot_nbytes = format_size(planned.n_slots * needs.slot_nbytes)
     cold = "" if reads.drive_is_cold else ", maybe from the page cache"
     rate = f"{format_size(planned.weight_nbytes_per_second)}/s of weights"
-    expected = planned.expected
+    expected, record = planned.expected, planned.mean_record_nbytes
     return [
         ("folder", planned.info.path),
         ("device", planned.device),
@@ -62,8 +62,8 @@ def _rows(planned: moeflux.Plan) -> list[tuple[str, str]]:
         ("expert slots", f"{slot_nbytes}: {slots}"),
         ("resident in all", format_size(planned.resident_nbytes)),
         ("needs at least", format_size(needs.floor_nbytes)),
-        ("drive", f"{format_size(reads.drive.nbytes_per_second)}/s of experts{cold}"),
-        ("page cache", f"{format_size(reads.page_cache.nbytes_per_second)}/s of experts"),
+        ("drive", f"{format_size(reads.drive.rate(needs.top_k, record))}/s of experts{cold}"),
+        ("page cache", f"{format_size(reads.page_cache.rate(needs.top_k, record))}/s of experts"),
         ("decode", f"{1e3 * planned.decode_seconds:.3g} ms a token without reads, {rate}"),
         ("hit rate", f"{expected.hit_rate:.0%} ({planned.hit_rate_source})"),
         ("misses", _misses(planned)),
@@ -81,10 +81,9 @@ def _misses(planned: moeflux.Plan) -> str:
 
 
 def _speeds(planned: moeflux.Plan) -> Table:
-    table = Table()
-    columns = ("hit rate", "read per token", "from the drive", "from the page cache", "expected")
-    for name in columns:
-        table.add_column(name, justify="right")
+    table = compact_table("Decode speed, misses read from")
+    for name in ("hit rate", "read per token", "drive", "page cache", "both, as expected"):
+        table.add_column(name, justify="right", no_wrap=True)
     for row in planned.speeds:
         speeds = (
             row.drive_tokens_per_second,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from moeflux.cli.table import compact_table
 from moeflux.engine.receipt import Bound, GenerationStats, PhaseStats, PredictorStats
 from moeflux.memory import format_size
 
@@ -47,7 +48,7 @@ def print_receipt(stats: GenerationStats, memory_nbytes_per_second: float | None
 
 
 def _phases(stats: GenerationStats) -> Table:
-    table = Table(title="What it cost", title_justify="left")
+    table = compact_table("What it cost")
     table.add_column("")
     for name in ("prefill", "decode"):
         table.add_column(name, justify="right")
@@ -113,22 +114,21 @@ def _governor(stats: GenerationStats) -> str:
     )
 
 
-def _predictors(predictors: Iterable[PredictorStats]) -> Table:
-    table = Table(title="Predictors of decode's experts", title_justify="left")
+def _predictors(predictors: Sequence[PredictorStats]) -> Table:
+    table = compact_table("Predictors of decode's experts")
     table.add_column("")
-    for name in ("recall", "of misses", "read", "useful", "late", "wasted", "cancelled", "failed"):
-        table.add_column(name, justify="right")
-    table.add_column("precision by rank, %")
     for found in predictors:
-        sizes = (
-            found.issued_nbytes,
-            found.useful_nbytes,
-            found.late_nbytes,
-            found.wasted_nbytes,
-            found.cancelled_nbytes,
-            found.failed_nbytes,
-        )
-        ranks = " ".join(f"{100 * value:.0f}" for value in found.precision_by_rank[:MAX_RANKS])
-        shares = (f"{found.recall:.0%}", f"{found.miss_recall:.0%}")
-        table.add_row(found.name, *shares, *(format_size(size) for size in sizes), ranks)
+        table.add_column(found.name, justify="right")
+    columns = (_predictor(found) for found in predictors)
+    for cells in zip(*columns, strict=True):
+        table.add_row(cells[0][0], *(value for _, value in cells))
     return table
+
+
+def _predictor(found: PredictorStats) -> Iterable[tuple[str, str]]:
+    yield "recall", f"{found.recall:.0%}"
+    yield "recall of would-be misses", f"{found.miss_recall:.0%}"
+    ranks = " ".join(f"{100 * value:.0f}" for value in found.precision_by_rank[:MAX_RANKS])
+    yield "precision by rank, %", ranks
+    for name in ("issued", "useful", "late", "wasted", "cancelled", "failed"):
+        yield f"guessed bytes {name}", format_size(getattr(found, f"{name}_nbytes"))

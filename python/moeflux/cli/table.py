@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -15,3 +16,15 @@ def print_table(rows: Iterable[tuple[str, str]]) -> None:
     for name, value in rows:
         table.add_row(Text(name, style="bold"), Text(value))
     Console().print(table)
+
+
+def compact_table(title: str) -> Table:
+    """An empty table with a title and little room between its columns."""
+    return Table(
+        title=title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        show_edge=False,
+    )

@@ -115,7 +115,8 @@ def _added(mine: Any, other: Any, sign: int) -> Any:
             part.name: _added(getattr(mine, part.name), getattr(other, part.name), sign)
             for part in fields(mine)
         }
-        return type(mine)(**values)
+        kind: Any = type(mine)
+        return kind(**values)
     if isinstance(mine, dict):
         zero = {key: type(value)() for key, value in (mine | other).items()}
         return {

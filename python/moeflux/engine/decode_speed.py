@@ -42,9 +42,7 @@ FILL = 0x3C
 """In every format a number between 0.01 and 1.1, so that nothing overflows or is subnormal."""
 
 
-def measure_decode(
-    device: Device, checkpoint: Checkpoint, *, asks_next_router: bool
-) -> float:
+def measure_decode(device: Device, checkpoint: Checkpoint, *, asks_next_router: bool) -> float:
     """Seconds of a decode step near the beginning of a context, host and device together.
 
     asks_next_router: prefetch does so in every layer. Raises CheckpointError, OutOfMemoryError.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Self, TypedDict
+from typing import Literal, TypedDict
 
 from moeflux.engine.account import Account
 from moeflux.engine.receipt import GenerationStats, phase_stats, predictor_stats

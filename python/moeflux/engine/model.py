@@ -135,7 +135,7 @@ class Model:
         routes: RouteRecorder | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> Generation:
-        """Generate text after a raw prompt or a list of chat messages; iterates Events, one a token.
+        """Generate text after a raw prompt or a list of chat messages: an iterator of Events.
 
         Its `stats` say what it has cost so far. `timeline` gets the spans of its steps, `routes`
         the experts that they route to.

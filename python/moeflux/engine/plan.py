@@ -77,6 +77,8 @@ class Plan:
     context_size: int
     needs: MemoryNeeds
     n_slots: int
+    mean_record_nbytes: float
+    """Of one expert."""
     weight_nbytes_per_token: int
     """Weights that a decode step touches, those of its experts included."""
     decode_seconds: float
@@ -156,6 +158,7 @@ def plan_checkpoint(
         context_size=context_size,
         needs=needs,
         n_slots=n_slots,
+        mean_record_nbytes=sum(workload.record_nbytes) / len(layers),
         weight_nbytes_per_token=weight_nbytes_per_token(loaded),
         decode_seconds=workload.decode_seconds,
         reads=reads,

@@ -48,6 +48,7 @@ class Prefill:
         started = time.perf_counter()
         if (routes := runtime.routes) is not None:
             routes.begin(state.position, prefill=True)
+        runtime.experts.begin_chunk()
         self._token_array[: len(token_ids)] = token_ids
         commands = runtime.command_buffer(step, "embedding")
         decoder.encode_embedding(commands, self._tokens, work)

@@ -26,6 +26,11 @@ class ReadSpeed:
     seconds: float
     nbytes_per_second: float
 
+    def rate(self, n_records: int, record_nbytes: float) -> float:
+        """Bytes per second of `n_records` at once."""
+        nbytes = n_records * record_nbytes
+        return nbytes / (self.seconds + nbytes / self.nbytes_per_second)
+
     def layer_seconds(self, n_missed: float, chance_of_any: float, record_nbytes: int) -> float:
         """Expected where `n_missed` experts are read on average, with this chance of any at all."""
         return chance_of_any * self.seconds + n_missed * record_nbytes / self.nbytes_per_second

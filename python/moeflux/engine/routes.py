@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from moeflux.blocks.workspace import Int32Array
-from moeflux.experts.trace import TokenRoutes
+from moeflux.experts.stream import ExpertStream
+from moeflux.experts.trace import TokenRoutes, TraceHeader
+from moeflux.models.loaded import ModelConfig
 
 
 class RouteRecorder:
@@ -53,3 +55,15 @@ class RouteRecorder:
                     predicted,
                 )
             )
+
+
+def trace_header(config: ModelConfig, experts: ExpertStream) -> TraceHeader:
+    """Of a trace of this model, with what the next layer's router predicts."""
+    return TraceHeader(
+        model_type=config.model_type,
+        n_layers=len(experts.layer_indices),
+        n_experts=config.num_experts,
+        top_k=config.num_experts_per_tok,
+        record_nbytes=experts.record_nbytes,
+        n_predicted=config.num_experts_per_tok,
+    )

@@ -51,6 +51,7 @@ class Runtime:
     """Of the process, in bytes, if one was asked for."""
     weight_nbytes_per_token: int = 0
     """Weights that a decode step touches, those of its experts included."""
+    closed: bool = False
     records_guesses: bool = False
     """Sessions made from now on ask the next layer's router even where prefetch does not."""
 
@@ -138,9 +139,11 @@ class Runtime:
         self.experts.release_all()
 
     def close(self) -> None:
-        """Stop reads, then let go of device memory."""
-        self.experts.close()
-        self.files.close()
+        """Stop reads, once the step of whoever has the turn is over. Idempotent."""
+        with self.turn:
+            self.closed = True
+            self.experts.close()
+            self.files.close()
 
     def _collect(self) -> None:
         """Account for the command buffers that have finished, which they do in order."""

@@ -55,7 +55,7 @@ class Session:
         """Append a prompt; logits float32 [V] after its last token.
 
         Raises ValueError for an empty prompt or an id outside the vocabulary, ContextOverflowError,
-        ReadError, and SessionStateError while dirty.
+        ReadError, and SessionStateError while dirty or once the model is closed.
         """
         tokens = self._checked(token_ids)
         with self._advancing(len(tokens)):
@@ -101,8 +101,12 @@ class Session:
             raise ContextOverflowError(self.position, n_tokens, self.context_size)
 
     def reset(self) -> None:
-        """Forget every token; the session is as new, also after an error."""
+        """Forget every token; the session is as new, also after an error.
+
+        Raises SessionStateError once the model is closed.
+        """
         with self._runtime.turn:
+            self._check_open()
             self._runtime.recover()
             self._state.reset(self._runtime.queue)
             self._dirty = False
@@ -119,10 +123,15 @@ class Session:
                 )
         return tokens
 
+    def _check_open(self) -> None:
+        if self._runtime.closed:
+            raise SessionStateError("the model of this session is closed")
+
     @contextmanager
     def _advancing(self, n_tokens: int) -> Iterator[None]:
         """Hold the turn; on an error let the device finish and mark the session dirty."""
         with self._runtime.turn_of(self.account):
+            self._check_open()
             if self._dirty:
                 raise SessionStateError(
                     f"an error left this session inside token {self.position}; "

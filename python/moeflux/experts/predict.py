@@ -162,3 +162,16 @@ class Combined:
     def forget(self) -> None:
         for part in self.parts:
             part.forget()
+
+
+def make_predictor(mode: str, next_router: NextRouter, n_layers: int) -> Predictor | None:
+    """What prefetch asks in a mode: "off", "previous-token", "next-router", else both combined."""
+    previous_token = PreviousToken(n_layers)
+    match mode:
+        case "off":
+            return None
+        case "previous-token":
+            return previous_token
+        case "next-router":
+            return next_router
+    return Combined((next_router, previous_token))

@@ -156,6 +156,8 @@ class _Simulation:
 
     def prefill(self, tokens: Sequence[TokenRoutes]) -> None:
         """One chunk: the experts of all its tokens per layer, in waves of which two are pinned."""
+        self._release()
+        self._cancel(self._residency.drain())
         width = max(1, min(self._settings.wave_width, self._settings.n_slots // 2))
         for layer in range(len(self._record_nbytes)):
             self._release()

@@ -19,7 +19,7 @@ from moeflux.experts.eviction import make_policy
 from moeflux.experts.governor import Governor
 from moeflux.experts.idle import IdleWindow
 from moeflux.experts.lease import Demand, ExpertSlot, Lease
-from moeflux.experts.predict import Combined, NextRouter, Predictor, PreviousToken
+from moeflux.experts.predict import NextRouter, make_predictor
 from moeflux.experts.reads import ExpertReads, Read, ReadSettings
 from moeflux.experts.residency import ExpertResidency
 from moeflux.experts.slots import SlotPool
@@ -93,7 +93,9 @@ class ExpertStream:
         self.record_nbytes = tuple(layer.record_nbytes for layer in layers)
         whole = self.n_slots >= sum(layer.n_experts for layer in layers)
         policy = make_policy(settings.eviction, self.n_slots, top_k, self._n_layers)
-        self._guesses = None if whole else self._predictor(settings.prefetch)
+        self._guesses = (
+            None if whole else make_predictor(settings.prefetch, self._next_router, self._n_layers)
+        )
         self.residency = ExpertResidency(
             SlotPool(self.n_slots, min(top_k, self.n_slots), policy),
             self.record_nbytes,
@@ -149,6 +151,11 @@ class ExpertStream:
         width = max(1, min(WAVE_WIDTH, self.n_slots // 2))
         return self.residency.waves(self._ordinal[layer], experts, width)
 
+    def begin_chunk(self) -> None:
+        """A prefill chunk starts: end the guesses, since its waves may need their slots."""
+        self.release_all()
+        self._end_reads(self.residency.drain())
+
     def begin_token(self) -> None:
         """A decode step starts: guess the experts of its first layer."""
         self.release_all()
@@ -157,6 +164,7 @@ class ExpertStream:
     def end_token(self, seconds: float) -> None:
         """A decode step took `seconds`; the governor judges prefetch by that."""
         self.release_all()
+        self._idle_since = None  # what follows may be a pause
         if self.governor is not None and self._guesses is not None:
             self.governor.record(seconds)
 
@@ -171,9 +179,7 @@ class ExpertStream:
 
     def invalidate(self) -> None:
         """End every read and forget what was predicted: for a new sequence, or after an error."""
-        self._give_up(self.residency.invalidate())
-        for slot in list(self._under_way):
-            self._settle(slot)
+        self._end_reads(self.residency.invalidate())
         self._idle_since = None
         if self.governor is not None:
             self.governor.restart_trial()
@@ -186,17 +192,6 @@ class ExpertStream:
             self._settle(slot)
         self.release_all()
         self.residency.pool.close()
-
-    def _predictor(self, mode: str) -> Predictor | None:
-        previous = PreviousToken(self._n_layers)
-        match mode:
-            case "off":
-                return None
-            case "previous-token":
-                return previous
-            case "next-router":
-                return self._next_router
-        return Combined((self._next_router, previous))
 
     def _speculate(self, layer: int) -> None:
         if self._guesses is None or (self.governor is not None and not self.governor.enabled):
@@ -220,6 +215,11 @@ class ExpertStream:
         for expert in experts:
             if expert.slot not in self._under_way:
                 self.residency.cancelled(expert.slot)
+
+    def _end_reads(self, experts: Sequence[ExpertSlot]) -> None:
+        self._give_up(experts)
+        for slot in list(self._under_way):
+            self._settle(slot)
 
     def _collect(self) -> None:
         """Report the reads that have ended meanwhile."""
