@@ -14,7 +14,8 @@ void bind_bandwidth(py::module_& module) {
         return measure_read_bandwidth(size, threads);
       },
       py::arg("nbytes"), py::arg("n_threads") = 0,
-      "Bytes per second at which n_threads (0: one per core) together read nbytes of memory, the best of a few passes.");
+      "Bytes per second at which n_threads (0: one per core) together read nbytes of memory, the best of a few "
+      "passes.");
 }
 
 }  // namespace moeflux::bindings

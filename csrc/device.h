@@ -14,7 +14,8 @@ namespace moeflux {
 
 class Mapping;
 
-// Bytes that a device can address. Views share it; it lives as long as any Buffer, Recording or unfinished CommandBuffer uses it.
+// Bytes that a device can address. Views share it; it lives as long as any Buffer, Recording or unfinished
+// CommandBuffer uses it.
 class Allocation {
  public:
   Allocation(std::size_t nbytes, bool host) : nbytes_(nbytes), host_(host) {}
@@ -58,7 +59,8 @@ class Pipeline {
 class Encoder {
  public:
   virtual ~Encoder() = default;
-  virtual void dispatch(std::shared_ptr<Pipeline> pipeline, std::span<const Buffer> buffers, std::span<const std::byte> params) = 0;
+  virtual void dispatch(std::shared_ptr<Pipeline> pipeline, std::span<const Buffer> buffers,
+                        std::span<const std::byte> params) = 0;
   virtual void copy(const Buffer& source, const Buffer& destination) = 0;
   virtual void zero(const Buffer& destination) = 0;
 };

@@ -1,8 +1,9 @@
 // Parameter structs of every kernel, shared by the shaders, the C++ backends and, by size, the Python ops.
-// Every kernel binds its buffers first, then its struct, then Step. Activations are float32 [n_tokens, width], row major.
+// Every kernel binds its buffers first, then its struct, then Step. Activations are float32 [n_tokens, width], row
+// major.
 //
-// Letters: T n_tokens, D hidden, H heads, Hkv key/value heads, Dh head_dim, E experts, K top_k, F expert FFN width, S slots.
-// "triple" is three buffers: weight, scales, biases; an unquantised matrix binds its weight three times.
+// Letters: T n_tokens, D hidden, H heads, Hkv key/value heads, Dh head_dim, E experts, K top_k, F expert FFN width, S
+// slots. "triple" is three buffers: weight, scales, biases; an unquantised matrix binds its weight three times.
 #pragma once
 
 #ifdef __METAL_VERSION__
@@ -21,8 +22,8 @@ using uint64 = std::uint64_t;
 enum Dtype : uint32 { FLOAT32 = 0, FLOAT16 = 1, BFLOAT16 = 2 };
 
 // A matrix format packed in one function constant: bits | group_size << 8 | dtype << 24.
-// bits == 0: unquantised elements of `dtype`. Otherwise affine codes of `bits` bits, lowest bits first in a little-endian
-// bit stream, weight = code * scale + bias with one scale and bias of `dtype` per group_size columns.
+// bits == 0: unquantised elements of `dtype`. Otherwise affine codes of `bits` bits, lowest bits first in a
+// little-endian bit stream, weight = code * scale + bias with one scale and bias of `dtype` per group_size columns.
 inline constexpr uint32 format_bits(uint32 format) { return format & 0xff; }
 inline constexpr uint32 format_group_size(uint32 format) { return (format >> 8) & 0xffff; }
 inline constexpr uint32 format_dtype(uint32 format) { return format >> 24; }
@@ -62,10 +63,13 @@ struct GateUpParams {
   uint32 cols;
 };
 
-// attention_prepare: [q_proj [T, H * q_head_stride], k_proj [T, Hkv * Dh], v_proj [T, Hkv * Dh], q_norm [Dh], k_norm [Dh],
-//   rope_frequencies [rope_dim / 2], q [T, H * Dh], k_cache [context, Hkv, Dh], v_cache [context, Hkv, Dh]]; constants: norm_dtype.
-// RMS norm per head of the first Dh values of each q head and of k; rotates pairs (i, i + rope_dim / 2) of the first rope_dim
-// values by position * rope_frequencies[i]; writes q and appends k and v at position .. position + n_tokens - 1.
+// attention_prepare: [q_proj [T, H * q_head_stride], k_proj [T, Hkv * Dh], v_proj [T, Hkv * Dh], q_norm [Dh], k_norm
+// [Dh],
+//   rope_frequencies [rope_dim / 2], q [T, H * Dh], k_cache [context, Hkv, Dh], v_cache [context, Hkv, Dh]]; constants:
+//   norm_dtype.
+// RMS norm per head of the first Dh values of each q head and of k; rotates pairs (i, i + rope_dim / 2) of the first
+// rope_dim values by position * rope_frequencies[i]; writes q and appends k and v at position .. position + n_tokens
+// - 1.
 struct AttentionPrepareParams {
   uint32 n_heads;
   uint32 n_kv_heads;
@@ -89,8 +93,8 @@ struct AttentionParams {
 };
 
 // gated_delta_net_split: [qkvz, ba, qkv, z, b, a]. Undoes the interleaving of fused projections: per key head
-// qkvz holds q[key_dim] k[key_dim] v[r * value_dim] z[r * value_dim] and ba holds b[r] a[r], r = n_value_heads / n_key_heads.
-// qkv is all q, then all k, then all v; z [n_value_heads * value_dim]; b, a [n_value_heads].
+// qkvz holds q[key_dim] k[key_dim] v[r * value_dim] z[r * value_dim] and ba holds b[r] a[r], r = n_value_heads /
+// n_key_heads. qkv is all q, then all k, then all v; z [n_value_heads * value_dim]; b, a [n_value_heads].
 struct GatedDeltaNetSplitParams {
   uint32 n_key_heads;
   uint32 n_value_heads;
@@ -98,8 +102,9 @@ struct GatedDeltaNetSplitParams {
   uint32 value_dim;
 };
 
-// gated_delta_net_conv: [x [T, channels], weight [channels, kernel_size], state [kernel_size - 1, channels], out [T, channels]];
-// constants: weight_dtype. Causal depthwise convolution, then SiLU; state holds the last raw rows of x, oldest first, and is updated.
+// gated_delta_net_conv: [x [T, channels], weight [channels, kernel_size], state [kernel_size - 1, channels], out [T,
+// channels]]; constants: weight_dtype. Causal depthwise convolution, then SiLU; state holds the last raw rows of x,
+// oldest first, and is updated.
 struct GatedDeltaNetConvParams {
   uint32 channels;
   uint32 kernel_size;

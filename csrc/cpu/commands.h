@@ -40,9 +40,7 @@ struct Timings {
   std::chrono::steady_clock::time_point origin;
   std::vector<KernelTiming> kernels;
 
-  double now() const {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - origin).count();
-  }
+  double now() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - origin).count(); }
 };
 
 // Checked commands in order. Keeps the buffers, pipelines and recordings that they use.

@@ -21,8 +21,10 @@ class ThreadTeam {
   virtual ~ThreadTeam() = default;
   virtual unsigned n_threads() const = 0;
   // Calls body(begin, end) over disjoint ranges that cover [0, n_items), each a multiple of `grain` long save the last.
-  virtual void parallel_for(std::size_t n_items, std::size_t grain, const std::function<void(std::size_t, std::size_t)>& body) = 0;
-  // 64-byte aligned memory shared by the team, valid until the kernel returns; a second call gives the same memory, grown.
+  virtual void parallel_for(std::size_t n_items, std::size_t grain,
+                            const std::function<void(std::size_t, std::size_t)>& body) = 0;
+  // 64-byte aligned memory shared by the team, valid until the kernel returns; a second call gives the same memory,
+  // grown.
   virtual std::byte* scratch(std::size_t nbytes) = 0;
 };
 

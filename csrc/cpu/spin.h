@@ -16,8 +16,8 @@ inline void spin_pause() {
 // Longer than the host takes between two command buffers, shorter than a time slice that others would miss.
 inline constexpr std::chrono::microseconds kSpinTime{50};
 
-// Spins until ready() or for kSpinTime; gives the last answer of ready(). Yields now and then: whoever makes it ready may
-// have been put on this very core.
+// Spins until ready() or for kSpinTime; gives the last answer of ready(). Yields now and then: whoever makes it ready
+// may have been put on this very core.
 template <typename Ready>
 bool spin_until(const Ready& ready) {
   const auto give_up = std::chrono::steady_clock::now() + kSpinTime;
