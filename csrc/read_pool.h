@@ -66,6 +66,7 @@ class ReadTicket {
   // Guarded by the schedule's mutex.
   std::vector<Progress> progress_;
   std::size_t n_unfinished_;
+  std::size_t n_delivered_ = 0;  // of tickets with a checksum
   bool urgent_;
   bool cancelled_ = false;
   std::optional<Failure> failure_;  // the first

@@ -62,10 +62,11 @@ void ReadSchedule::finish(const Entry& entry, ReadOutcome outcome) {
 }
 
 bool ReadSchedule::is_to_be_verified(const Entry& entry, ReadOutcome outcome) {
-  const ReadTicket& ticket = *entry.ticket;
+  ReadTicket& ticket = *entry.ticket;
   if (!ticket.checksum_ || outcome.got < entry.get().nbytes) return false;
+  // Counted here and not when entries are finished, so that of workers that end together exactly one is the last.
   const std::lock_guard lock(mutex_);
-  return ticket.n_unfinished_ == 1 && !ticket.failure_ && !ticket.cancelled_;
+  return ++ticket.n_delivered_ == ticket.ranges_.size();
 }
 
 std::size_t ReadSchedule::drop_queued(ReadTicket& ticket, std::vector<Entry>& dropped) {

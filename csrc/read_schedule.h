@@ -44,7 +44,7 @@ class ReadSchedule {
  private:
   using Progress = ReadTicket::Progress;
 
-  // Whether the ticket has all of its bytes with this entry, and a checksum.
+  // Whether the ticket has all of its bytes with this entry, and a checksum. Called once per entry.
   bool is_to_be_verified(const Entry& entry, ReadOutcome outcome);
 
   // All of these need the lock.
