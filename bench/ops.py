@@ -1,8 +1,8 @@
 """How fast is each kernel, beside what the memory can deliver? Shapes of a mid-size model.
 
-Weights are laid out so that no dispatch finds its own in the processor's caches. The read bandwidth is
-that of moeflux's own native reader with the same number of threads, measured between the kernels;
-shares are of the best one. Prints a table; the last line is JSON.
+Weights are laid out so that no dispatch finds its own in the processor's caches. The read bandwidth
+is that of moeflux's own native reader with the same number of threads, measured between the
+kernels; shares are of the best one. Prints a table; the last line is JSON.
 
 usage: python bench/ops.py [--threads N] [--instruction-set NAME] [--only TEXT] [--seconds S]
 """
@@ -46,7 +46,7 @@ Encode = Callable[[CommandBuffer], None]
 
 @dataclass(frozen=True)
 class Case:
-    """Dispatches to time; nbytes are those that one dispatch must move, n_products its multiplications."""
+    """Dispatches to time; one must move nbytes and make n_products multiplications."""
 
     kernel: str
     detail: str
@@ -336,7 +336,8 @@ def main() -> None:
             row = (case.kernel, case.detail, case.n_tokens)
             results.append(Result(*row, seconds * 1e6, speed, share, gflops))
             print(
-                f"{case.kernel:22} {case.detail:38} {case.n_tokens:4} tokens {seconds * 1e6:10.1f} us"
+                f"{case.kernel:22} {case.detail:38} {case.n_tokens:4} tokens"
+                f" {seconds * 1e6:10.1f} us"
                 f" {speed:7.1f} GB/s {share:5.0%} of reading {gflops:7.1f} GFLOP/s",
                 flush=True,
             )

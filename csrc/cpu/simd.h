@@ -10,7 +10,7 @@
 //   load_bfloat16(p) load_float16(p)             from raw bytes, widened to float32
 //   add subtract multiply divide minimum maximum
 //   multiply_add(a, b, c)                        a * b + c, fused where the set has it
-//   sum(v) largest(v)                            over the lanes, in one fixed order
+//   sum(v)                                       over the lanes, in one fixed order
 //   nearest(v) to_float(i) power_of_two(i)       for the exponential
 //   first(n, v)                                  v with zero in all lanes from n on
 //   even(a, b) odd(a, b)                         the even or odd elements of a followed by b

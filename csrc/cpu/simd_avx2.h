@@ -35,11 +35,6 @@ struct Simd {
     half = _mm_add_ps(half, _mm_movehl_ps(half, half));
     return _mm_cvtss_f32(_mm_add_ss(half, _mm_shuffle_ps(half, half, 1)));
   }
-  static float largest(Float v) {
-    __m128 half = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
-    half = _mm_max_ps(half, _mm_movehl_ps(half, half));
-    return _mm_cvtss_f32(_mm_max_ss(half, _mm_shuffle_ps(half, half, 1)));
-  }
 
   static Integer nearest(Float v) { return _mm256_cvtps_epi32(v); }
   static Float to_float(Integer v) { return _mm256_cvtepi32_ps(v); }

@@ -36,7 +36,6 @@ struct Simd {
     quarter = _mm_add_ps(quarter, _mm_movehl_ps(quarter, quarter));
     return _mm_cvtss_f32(_mm_add_ss(quarter, _mm_shuffle_ps(quarter, quarter, 1)));
   }
-  static float largest(Float v) { return _mm512_reduce_max_ps(v); }
 
   static Integer nearest(Float v) { return _mm512_cvtps_epi32(v); }
   static Float to_float(Integer v) { return _mm512_cvtepi32_ps(v); }

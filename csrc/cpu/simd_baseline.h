@@ -38,11 +38,6 @@ struct Simd {
   static Float multiply_add(Float a, Float b, Float c) { return a * b + c; }
 
   static float sum(Float v) { return (v[0] + v[2]) + (v[1] + v[3]); }
-  static float largest(Float v) {
-    const float even = v[0] > v[2] ? v[0] : v[2];
-    const float odd = v[1] > v[3] ? v[1] : v[3];
-    return even > odd ? even : odd;
-  }
 
   static Integer nearest(Float v) {
     // Adding and subtracting 1.5 * 2^23 rounds to an integer.

@@ -59,7 +59,8 @@ def test_receipt_tells_speed_reads_and_memory() -> None:
     )
 
 
-def test_stats_are_tables_on_standard_error(stand_in: StandInModel, capsysbinary: Output) -> None:
+@pytest.mark.usefixtures("stand_in")
+def test_stats_are_tables_on_standard_error(capsysbinary: Output) -> None:
     assert main(["run", "demo", "Say", "--stats"]) == 0
     captured = capsysbinary.readouterr()
     assert captured.out == "Hello, wörld\n".encode()
@@ -78,8 +79,9 @@ def test_stats_are_tables_on_standard_error(stand_in: StandInModel, capsysbinary
     assert rows["guessed bytes wasted"] == ["200", "MB"]
 
 
+@pytest.mark.usefixtures("stand_in")
 def test_stats_as_json_go_to_a_file_or_to_standard_output(
-    stand_in: StandInModel, capsysbinary: Output, tmp_path: Path
+    capsysbinary: Output, tmp_path: Path
 ) -> None:
     assert main(["run", "demo", "Say", "--stats-json", str(tmp_path / "a.json")]) == 0
     assert capsysbinary.readouterr().err.decode() == receipt(STATS) + "\n"

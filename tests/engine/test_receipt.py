@@ -11,7 +11,6 @@ import psutil
 import pytest
 
 import moeflux
-from conftest import CheckpointFolders
 from moeflux.engine import account
 from moeflux.engine.account import Account, Ledger, Totals
 from moeflux.engine.generate import Generation
@@ -20,6 +19,7 @@ from moeflux.experts.counters import StreamCounters
 from moeflux.experts.governor import Decision
 from moeflux.experts.predict import PredictionScore
 from moeflux.experts.prefetch import GuessCounters
+from tiny_checkpoint import CheckpointFolders
 
 PROMPT = "def main():"
 N_LAYERS, N_EXPERTS, TOP_K = 4, 8, 2
@@ -167,9 +167,9 @@ def test_stats_are_there_before_between_and_after_the_events(hybrid: moeflux.Mod
     assert generation.stats.generated_tokens == 6
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, moeflux.ReadError])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), moeflux.ReadError("gone")])
 def test_an_interrupt_or_an_error_keeps_what_was_spent(
-    hybrid: moeflux.Model, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+    hybrid: moeflux.Model, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     session = hybrid.session()
     generation = hybrid.generate(PROMPT, max_tokens=9, session=session)
@@ -180,7 +180,7 @@ def test_an_interrupt_or_an_error_keeps_what_was_spent(
         raise error
 
     monkeypatch.setattr(hybrid.runtime.experts, "fetch", fail)
-    with pytest.raises(error):
+    with pytest.raises(type(error)):
         next(generation)
     stats = generation.stats
     assert (stats.generated_tokens, stats.decode.n_tokens) == (2, 1)
@@ -235,7 +235,6 @@ def test_generations_in_threads_count_their_own_steps(load_with_slots: LoadWithS
     assert [n_routed(found.decode) for found in stats] == [
         (n - 1) * N_LAYERS * TOP_K for n in n_tokens
     ]
-    assert sum(found.decode.turn_wait_seconds for found in stats) > 0
     for found in stats:
         assert found.decode.host_seconds < found.decode.seconds
 

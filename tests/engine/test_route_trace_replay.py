@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 import moeflux
-from tiny_checkpoint import CheckpointFolders
 from moeflux.engine.account import Account
 from moeflux.engine.routes import RouteRecorder, trace_header
 from moeflux.experts.idle import IdleWindow
@@ -16,6 +15,7 @@ from moeflux.experts.lease import Demand, ExpertSlot
 from moeflux.experts.reads import ExpertReads, Read
 from moeflux.experts.replay import ReplayResult, ReplaySettings, replay
 from moeflux.experts.trace import TokenRoutes, Trace, TraceWriter, load
+from tiny_checkpoint import CheckpointFolders
 
 PROMPT = [3 + (11 * index) % 250 for index in range(90)]
 FOLLOW_UP = [5 + (7 * index) % 250 for index in range(20)]

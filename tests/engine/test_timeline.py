@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import moeflux
-from conftest import CheckpointFolders
 from moeflux.engine.account import Account
 from moeflux.experts.timeline import TRACKS, Timeline
+from tiny_checkpoint import CheckpointFolders
 
 N_TOKENS = 5
 N_LAYERS, TOP_K = 4, 2
@@ -69,7 +70,7 @@ def test_spans_of_a_row_never_overlap(
         rows[span["tid"]].append((begin, begin + round(1000 * span["dur"])))
     for spans in rows.values():
         spans.sort()
-        assert all(end <= begin for (_, end), (begin, _) in zip(spans, spans[1:], strict=False))
+        assert all(end <= begin for (_, end), (begin, _) in pairwise(spans))
 
 
 def test_every_step_router_read_and_wait_has_a_span(
@@ -162,7 +163,7 @@ def test_reads_at_the_same_time_get_rows_of_their_own(tmp_path: Path) -> None:
 def test_times_are_rounded_without_making_neighbours_overlap(tmp_path: Path) -> None:
     timeline = Timeline()
     edges = [index / 3e7 for index in range(200)]
-    for begin, end in zip(edges, edges[1:], strict=False):
+    for begin, end in pairwise(edges):
         timeline.add("steps", "step", begin, end)
     spans, _ = written(timeline, tmp_path)
     ends = [round(1000 * (span["ts"] + span["dur"])) for span in spans]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from moeflux.errors import MoefluxError
 from moeflux.experts.replay import BELADY
@@ -30,15 +30,17 @@ _BELADY_COLOUR = "0.45"
 _MARKERS = ("o", "s", "^", "D", "v")
 
 
+def check_can_plot() -> None:
+    """Raises MoefluxError without matplotlib."""
+    _module("matplotlib.figure")
+
+
 def plot_hit_rates(points: Iterable[Point], title: str, path: Path) -> None:
     """Write a line per policy and predictor to `path`, of a type that its suffix names.
 
     Raises MoefluxError without matplotlib, ValueError for an unknown suffix.
     """
-    try:
-        figures, ticker = import_module("matplotlib.figure"), import_module("matplotlib.ticker")
-    except ImportError as error:
-        raise MoefluxError("a plot needs matplotlib: pip install 'moeflux[plot]'") from error
+    figures, ticker = _module("matplotlib.figure"), _module("matplotlib.ticker")
     lines: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for point in points:
         key = (point.policy, point.predictor)
@@ -69,3 +71,10 @@ def plot_hit_rates(points: Iterable[Point], title: str, path: Path) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(path, dpi=150)
+
+
+def _module(name: str) -> Any:
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise MoefluxError("a plot needs matplotlib: pip install 'moeflux[plot]'") from error

@@ -24,7 +24,7 @@ from moeflux.cli.options import (
     ThreadsOption,
     given_settings,
 )
-from moeflux.cli.plot import plot_hit_rates
+from moeflux.cli.plot import check_can_plot, plot_hit_rates
 from moeflux.cli.table import compact_table
 from moeflux.engine.routes import RouteRecorder, trace_header
 from moeflux.experts.eviction import POLICY_NAMES
@@ -165,6 +165,8 @@ def replay_command(
     """Simulate pools, policies and predictors over a route trace."""
     if slots is not None and memory is not None:
         raise typer.BadParameter("not together with --memory", param_hint="--slots")
+    if plot is not None:
+        check_can_plot()
     loaded = load(trace)
     header = loaded.header
     largest = max(header.record_nbytes)

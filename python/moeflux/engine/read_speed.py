@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from secrets import SystemRandom
-from statistics import mean
+from statistics import mean, median
 
 from moeflux._core import Device
 from moeflux.checkpoint import LayerExperts
@@ -78,9 +78,10 @@ def measure_reads(
     finally:
         reads.close()
     record = sum(layer.record_nbytes for layer in layers) / len(layers)
+    # A drive's slow reads are part of its speed; those of memory are the scheduler's.
     drive, page_cache = (
-        read_speed(mean(seconds[1, warm]), mean(seconds[top_k, warm]), top_k, record)
-        for warm in (False, True)
+        read_speed(typical(seconds[1, warm]), typical(seconds[top_k, warm]), top_k, record)
+        for warm, typical in ((False, mean), (True, median))
     )
     return ReadSpeeds(drive, page_cache, reads.mode.direct, cold)
 
