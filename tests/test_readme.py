@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,16 +44,20 @@ def test_run_command_prints_generated_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.readme
-def test_test_command_runs_every_test(tmp_path: Path) -> None:
+def test_test_command_runs_every_test(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     clone = clean_clone(tmp_path)
-    run = subprocess.run(
-        ["bash", "-c", readme_command("test")],
-        cwd=clone,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    output = run.stdout + run.stderr
+    command = ["bash", "-c", readme_command("test")]
+    lines: list[str] = []
+    with subprocess.Popen(
+        command, cwd=clone, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as run:
+        assert run.stdout is not None
+        for line in run.stdout:
+            lines.append(line)
+            with capfd.disabled():
+                sys.stdout.write(line)
+                sys.stdout.flush()
+    output = "".join(lines)
     assert run.returncode == 0, output[-3000:]
     assert re.search(r"\d+ passed", output)
     assert re.search(r"100% tests passed", output)

@@ -28,6 +28,7 @@ from moeflux.experts.residency import ExpertResidency
 from moeflux.experts.slots import SlotPool
 from moeflux.experts.stream import ExpertStream, slot_nbytes
 from moeflux.experts.timeline import Timeline
+from moeflux.memory import available_memory
 from moeflux.models import load_model
 
 MEASURED_SECONDS = 1.0
@@ -83,7 +84,7 @@ class _StandInDevice:
 
     def __init__(self, device: Device, checkpoint: Checkpoint) -> None:
         largest = max(tensor.nbytes for tensor in checkpoint.dense_tensors())
-        nbytes = max(largest, min(STAND_IN_NBYTES, checkpoint.dense_nbytes))
+        nbytes = max(largest, min(_stand_in_nbytes(), checkpoint.dense_nbytes))
         self._device = device
         self._bytes = _filled(device, nbytes + ALIGNMENT)
         self._next = 0
@@ -126,7 +127,7 @@ class _ResidentExperts:
         self._ordinal = {index: ordinal for ordinal, index in enumerate(layers)}
         self.top_k = top_k
         self.slot_nbytes = slot_nbytes(layers.values())
-        self.n_slots = max(top_k, min(n_experts, STAND_IN_NBYTES // self.slot_nbytes))
+        self.n_slots = max(top_k, min(n_experts, _stand_in_nbytes() // self.slot_nbytes))
         self.slots = _filled(device, self.n_slots * self.slot_nbytes)
         policy = make_policy("lfru", n_experts, top_k, len(records))
         self.residency = ExpertResidency(SlotPool(n_experts, top_k, policy), records)
@@ -162,6 +163,11 @@ class _ResidentExperts:
         first = self._next
         self._next = (first + len(experts)) % self.n_slots
         return {expert: (first + k) % self.n_slots for k, expert in enumerate(experts)}
+
+
+def _stand_in_nbytes() -> int:
+    """Less where memory is short, since the measurement is not to be what exhausts it."""
+    return min(STAND_IN_NBYTES, available_memory() // 4)
 
 
 def _filled(device: Device, nbytes: int) -> Buffer:
