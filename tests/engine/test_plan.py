@@ -9,6 +9,7 @@ import pytest
 
 import moeflux
 from moeflux.engine import decode_speed, plan, read_speed
+from moeflux.engine.decode_speed import DecodeSpeed
 from moeflux.engine.plan import HIT_RATES, Workload
 from moeflux.engine.read_speed import ReadSpeed, ReadSpeeds
 from moeflux.experts.replay import ReplaySettings, replay
@@ -91,7 +92,7 @@ def test_more_hits_are_never_slower(folder: Path) -> None:
         speeds = [getattr(speed, f"{name}_tokens_per_second") for speed in planned.speeds]
         assert speeds == sorted(speeds)
         assert speeds[0] > 0
-        assert speeds[-1] == pytest.approx(1 / planned.decode_seconds)
+        assert speeds[-1] == pytest.approx(1 / planned.decode.seconds)
 
 
 def test_uniform_routing_hits_the_share_that_has_a_slot(folder: Path) -> None:
@@ -101,7 +102,7 @@ def test_uniform_routing_hits_the_share_that_has_a_slot(folder: Path) -> None:
 
 
 def test_seconds_are_those_of_the_step_and_of_its_layers_reads() -> None:
-    workload = Workload(record_nbytes=(100, 300), top_k=2, decode_seconds=1.0)
+    workload = Workload((100, 300), 2, DecodeSpeed(1.0, 0.8), copied=False)
     speed = ReadSpeed(seconds=0.5, nbytes_per_second=1000.0)
     # All missed: in each layer half a second, and two experts.
     assert workload.seconds(0.0, speed) == pytest.approx(1.0 + 2 * 0.5 + 2 * 400 / 1000)
@@ -110,8 +111,16 @@ def test_seconds_are_those_of_the_step_and_of_its_layers_reads() -> None:
     assert workload.seconds(1.0, speed) == 1.0
 
 
+def test_experts_that_were_just_copied_compute_faster() -> None:
+    workload = Workload((100,), 1, DecodeSpeed(1.0, 0.6), copied=True)
+    at_once = ReadSpeed(0.0, 1e12)
+    assert workload.seconds(0.0, at_once) == pytest.approx(0.6)
+    assert workload.seconds(0.75, at_once) == pytest.approx(0.9)
+    assert workload.seconds(1.0, at_once) == 1.0
+
+
 def test_expected_seconds_lie_between_drive_and_page_cache() -> None:
-    workload = Workload(record_nbytes=(100,), top_k=1, decode_seconds=1.0)
+    workload = Workload((100,), 1, DecodeSpeed(1.0, 1.0), copied=True)
     reads = ReadSpeeds(ReadSpeed(3.0, 1e12), ReadSpeed(1.0, 1e12), False, True)  # noqa: FBT003
     for share, seconds in ((0.0, 4.0), (0.5, 3.0), (1.0, 2.0)):
         planned = workload.planned(0.0, reads, share)
@@ -165,7 +174,7 @@ def test_measured_reads_are_those_of_the_experts(folder: Path) -> None:
 def test_every_architecture_can_be_planned(folder: Path, tiny_folder: CheckpointFolders) -> None:
     assert folder.exists()
     for kind, style in (("qwen3_moe", "mlx"), ("qwen3_next", "mlx"), ("qwen3_5_moe", "hf")):
-        assert moeflux.plan(tiny_folder(kind, style), device="cpu").decode_seconds > 0
+        assert moeflux.plan(tiny_folder(kind, style), device="cpu").decode.seconds > 0
 
 
 # ---- route traces ----

@@ -64,7 +64,7 @@ def _rows(planned: moeflux.Plan) -> list[tuple[str, str]]:
         ("needs at least", format_size(needs.floor_nbytes)),
         ("drive", f"{format_size(reads.drive.rate(needs.top_k, record))}/s of experts{cold}"),
         ("page cache", f"{format_size(reads.page_cache.rate(needs.top_k, record))}/s of experts"),
-        ("decode", f"{1e3 * planned.decode_seconds:.3g} ms a token without reads, {rate}"),
+        ("decode", f"{1e3 * planned.decode.seconds:.3g} ms a token without reads, {rate}"),
         ("hit rate", f"{expected.hit_rate:.0%} ({planned.hit_rate_source})"),
         ("misses", _misses(planned)),
         ("expected speed", f"{expected.expected_tokens_per_second:.3g} tok/s"),

@@ -14,7 +14,7 @@ from moeflux.engine.budget import (
     memory_needs,
     weight_nbytes_per_token,
 )
-from moeflux.engine.decode_speed import measure_decode
+from moeflux.engine.decode_speed import DecodeSpeed, measure_decode
 from moeflux.engine.dry_run import DryDevice
 from moeflux.engine.inspection import ModelInfo, inspect_checkpoint
 from moeflux.engine.model import open_named_device, stream_settings
@@ -50,14 +50,17 @@ class Workload:
 
     record_nbytes: tuple[int, ...]
     top_k: int
-    decode_seconds: float
-    """Of a step without reads."""
+    decode: DecodeSpeed
+    copied: bool
+    """Reads copy what they read out of the page cache, rather than go past it."""
 
     def seconds(self, hit_rate: float, speed: ReadSpeed) -> float:
         """Of a step that waits for what it misses; hits are taken as independent."""
         missed, any_missed = self.top_k * (1 - hit_rate), 1 - hit_rate**self.top_k
         waits = (speed.layer_seconds(missed, any_missed, n) for n in self.record_nbytes)
-        return self.decode_seconds + sum(waits)
+        resident, copied = self.decode.seconds, self.decode.seconds_after_copies
+        saved = (1 - hit_rate) * (resident - copied) if self.copied else 0.0
+        return resident - saved + sum(waits)
 
     def planned(self, hit_rate: float, reads: ReadSpeeds, page_cache_share: float) -> PlannedSpeed:
         """`page_cache_share`: of the bytes that are missed."""
@@ -81,8 +84,8 @@ class Plan:
     """Of one expert."""
     weight_nbytes_per_token: int
     """Weights that a decode step touches, those of its experts included."""
-    decode_seconds: float
-    """Of a decode step without reads, as measured."""
+    decode: DecodeSpeed
+    """As measured."""
     reads: ReadSpeeds
     """As measured."""
     page_cache_share: float
@@ -106,7 +109,7 @@ class Plan:
     @property
     def weight_nbytes_per_second(self) -> float:
         """Weights per second of a decode step without reads."""
-        return self.weight_nbytes_per_token / self.decode_seconds
+        return self.weight_nbytes_per_token / self.decode.seconds
 
     def as_dict(self) -> dict[str, Any]:
         """Fields and derived values, for JSON."""
@@ -150,6 +153,7 @@ def plan_checkpoint(
         tuple(layer.record_nbytes for layer in layers),
         needs.top_k,
         measure_decode(device, checkpoint, asks_next_router=asks_next_router),
+        copied=not reads.direct,
     )
     page_cache_share = 0.0 if reads.direct else _page_cache_share(needs, n_slots)
     return Plan(
@@ -160,7 +164,7 @@ def plan_checkpoint(
         n_slots=n_slots,
         mean_record_nbytes=sum(workload.record_nbytes) / len(layers),
         weight_nbytes_per_token=weight_nbytes_per_token(loaded),
-        decode_seconds=workload.decode_seconds,
+        decode=workload.decode,
         reads=reads,
         page_cache_share=page_cache_share,
         speeds=tuple(workload.planned(rate, reads, page_cache_share) for rate in HIT_RATES),

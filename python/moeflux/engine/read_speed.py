@@ -14,9 +14,10 @@ from moeflux.checkpoint import LayerExperts
 from moeflux.experts.lease import ExpertSlot
 from moeflux.experts.reads import ExpertReads, ReadSettings
 from moeflux.experts.stream import slot_nbytes
+from moeflux.memory import available_memory
 
 MEASURED_SECONDS = 0.5
-MAX_ROUNDS = 100
+MAX_NBYTES = 512 * 2**20
 
 
 @dataclass(frozen=True)
@@ -53,37 +54,42 @@ def measure_reads(
 ) -> ReadSpeeds:
     """Read random experts of a layer, one and top_k at once, for about MEASURED_SECONDS.
 
-    Each is read twice: dropped from the page cache, and again right after. Raises ReadError,
+    First after dropping them from the page cache, then all of them again. Raises ReadError,
     OSError.
     """
     size = slot_nbytes(layers)
     slots = device.buffer(top_k * size)
     views = [slots.view(index * size, size) for index in range(top_k)]
     reads = ExpertReads(device, dict(enumerate(layers)), views, settings)
+    batches: list[list[ExpertSlot]] = []
+    drive: dict[int, list[float]] = {1: [], top_k: []}
+    page_cache: dict[int, list[float]] = {1: [], top_k: []}
+    most = min(MAX_NBYTES, available_memory() // 4) // (size * (1 + top_k))
     random, started, cold = SystemRandom(), time.perf_counter(), True
-    seconds: dict[tuple[int, bool], list[float]] = {
-        (width, warm): [] for width in (1, top_k) for warm in (False, True)
-    }
     try:
-        for _ in range(MAX_ROUNDS):
-            for width in dict.fromkeys((1, top_k)):
+        while len(batches) < 2 * max(1, most):
+            for width in (1, top_k):
                 layer = random.randrange(len(layers))
                 experts = random.sample(range(layers[layer].n_experts), width)
                 cold = _drop_from_page_cache(layers[layer], experts) and cold
                 batch = [ExpertSlot(layer, expert, slot) for slot, expert in enumerate(experts)]
-                for warm in (False, True):
-                    seconds[width, warm].append(_read(reads, batch))
+                drive[width].append(_read(reads, batch))
+                batches.append(batch)
             if time.perf_counter() - started >= MEASURED_SECONDS:
                 break
+        # Back to back, as between the layers of a token, so that no processor falls asleep.
+        for batch in batches:
+            page_cache[len(batch)].append(_read(reads, batch))
     finally:
         reads.close()
     record = sum(layer.record_nbytes for layer in layers) / len(layers)
     # A drive's slow reads are part of its speed; those of memory are the scheduler's.
-    drive, page_cache = (
-        read_speed(typical(seconds[1, warm]), typical(seconds[top_k, warm]), top_k, record)
-        for warm, typical in ((False, mean), (True, median))
+    return ReadSpeeds(
+        read_speed(mean(drive[1]), mean(drive[top_k]), top_k, record),
+        read_speed(median(page_cache[1]), median(page_cache[top_k]), top_k, record),
+        reads.mode.direct,
+        cold,
     )
-    return ReadSpeeds(drive, page_cache, reads.mode.direct, cold)
 
 
 def read_speed(one: float, several: float, n_several: int, record_nbytes: float) -> ReadSpeed:
