@@ -25,10 +25,10 @@ class Routing:
 
 @dataclass(frozen=True)
 class SharedExpert:
-    """Runs for every token, scaled by sigmoid(shared_expert_gate x) where there is one."""
+    """Runs for every token, scaled by sigmoid(shared_expert_gate x)."""
 
     mlp: DenseMlp
-    shared_expert_gate: Matrix | None  # [1, D]
+    shared_expert_gate: Matrix  # [1, D]
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,8 @@ class SparseMoe:
         if self.shared is not None:
             shared = work.rows("shared_expert", h.width)
             self.shared.mlp.encode(encoder, x, shared, work, accumulate=False)
-            if self.shared.shared_expert_gate is not None:
-                shared_gate = work.rows("shared_expert_gate", 1)
-                matmul(encoder, self.shared.shared_expert_gate, x, shared_gate)
+            shared_gate = work.rows("shared_expert_gate", 1)
+            matmul(encoder, self.shared.shared_expert_gate, x, shared_gate)
         ops.combine(
             encoder,
             h,
