@@ -9,9 +9,9 @@ import pytest
 
 import moeflux
 from moeflux.engine import decode_speed, plan, read_speed
-from moeflux.engine.decode_speed import DecodeSpeed
+from moeflux.engine.decode_speed import Speeds
 from moeflux.engine.plan import HIT_RATES, Workload
-from moeflux.engine.read_speed import ReadSpeed, ReadSpeeds
+from moeflux.engine.read_speed import ReadSpeed
 from moeflux.experts.replay import ReplaySettings, replay
 from moeflux.experts.trace import Trace, TraceError, TraceHeader, TraceWriter, load
 from tiny_checkpoint import CheckpointFolders
@@ -52,8 +52,7 @@ def test_a_cap_below_the_floor_is_refused_before_anything_is_measured(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     floor = cap_of(folder, 2)
-    for name in ("measure_reads", "measure_decode"):
-        monkeypatch.delattr(plan, name)
+    monkeypatch.delattr(plan, "measure_speeds")
     with pytest.raises(moeflux.MemoryCapError, match="is below the") as caught:
         moeflux.plan(folder, device="cpu", memory=floor - 1)
     assert caught.value.needs.floor_nbytes == floor
@@ -92,7 +91,7 @@ def test_more_hits_are_never_slower(folder: Path) -> None:
         speeds = [getattr(speed, f"{name}_tokens_per_second") for speed in planned.speeds]
         assert speeds == sorted(speeds)
         assert speeds[0] > 0
-        assert speeds[-1] == pytest.approx(1 / planned.decode.seconds)
+        assert speeds[-1] == pytest.approx(1 / planned.measured.decode_seconds)
 
 
 def test_uniform_routing_hits_the_share_that_has_a_slot(folder: Path) -> None:
@@ -101,29 +100,27 @@ def test_uniform_routing_hits_the_share_that_has_a_slot(folder: Path) -> None:
     assert "uniform routing" in planned.hit_rate_source
 
 
-def test_seconds_are_those_of_the_step_and_of_its_layers_reads() -> None:
-    workload = Workload((100, 300), 2, DecodeSpeed(1.0, 0.8), copied=False)
+def test_seconds_are_those_of_the_reads_of_every_layer() -> None:
+    workload = Workload(record_nbytes=(100, 300), top_k=2)
     speed = ReadSpeed(seconds=0.5, nbytes_per_second=1000.0)
     # All missed: in each layer half a second, and two experts.
-    assert workload.seconds(0.0, speed) == pytest.approx(1.0 + 2 * 0.5 + 2 * 400 / 1000)
+    assert workload.read_seconds(0.0, speed) == pytest.approx(2 * 0.5 + 2 * 400 / 1000)
     # Half missed: in 3 of 4 tokens a layer misses any, and one expert on average.
-    assert workload.seconds(0.5, speed) == pytest.approx(1.0 + 2 * 0.75 * 0.5 + 400 / 1000)
-    assert workload.seconds(1.0, speed) == 1.0
-
-
-def test_experts_that_were_just_copied_compute_faster() -> None:
-    workload = Workload((100,), 1, DecodeSpeed(1.0, 0.6), copied=True)
-    at_once = ReadSpeed(0.0, 1e12)
-    assert workload.seconds(0.0, at_once) == pytest.approx(0.6)
-    assert workload.seconds(0.75, at_once) == pytest.approx(0.9)
-    assert workload.seconds(1.0, at_once) == 1.0
+    assert workload.read_seconds(0.5, speed) == pytest.approx(2 * 0.75 * 0.5 + 400 / 1000)
+    assert workload.read_seconds(1.0, speed) == 0.0
 
 
 def test_expected_seconds_lie_between_drive_and_page_cache() -> None:
-    workload = Workload((100,), 1, DecodeSpeed(1.0, 1.0), copied=True)
-    reads = ReadSpeeds(ReadSpeed(3.0, 1e12), ReadSpeed(1.0, 1e12), False, True)  # noqa: FBT003
+    workload = Workload(record_nbytes=(100,), top_k=1)
+    speeds = Speeds(
+        decode_seconds=1.0,
+        drive=ReadSpeed(3.0, 1e12),
+        page_cache=ReadSpeed(1.0, 1e12),
+        direct=False,
+        drive_is_cold=True,
+    )
     for share, seconds in ((0.0, 4.0), (0.5, 3.0), (1.0, 2.0)):
-        planned = workload.planned(0.0, reads, share)
+        planned = workload.planned(0.0, speeds, share)
         assert planned.expected_tokens_per_second == pytest.approx(1 / seconds)
 
 
@@ -144,7 +141,7 @@ def test_the_page_cache_holds_what_memory_beside_the_process_allows(
 def test_direct_reads_find_nothing_in_the_page_cache(folder: Path) -> None:
     settings = moeflux.Settings(read_mode="direct")
     planned = moeflux.plan(folder, device="cpu", memory=cap_of(folder, 8), settings=settings)
-    assert planned.page_cache_share == (0.0 if planned.reads.direct else 1.0)
+    assert planned.page_cache_share == (0.0 if planned.measured.direct else 1.0)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +163,7 @@ def test_read_speed_is_the_line_through_one_and_several(
 
 def test_measured_reads_are_those_of_the_experts(folder: Path) -> None:
     planned = moeflux.plan(folder, device="cpu")
-    for speed in (planned.reads.drive, planned.reads.page_cache):
+    for speed in (planned.measured.drive, planned.measured.page_cache):
         assert speed.seconds >= 0
         assert 0 < speed.rate(TOP_K, planned.mean_record_nbytes) < 1e12
 
@@ -174,7 +171,7 @@ def test_measured_reads_are_those_of_the_experts(folder: Path) -> None:
 def test_every_architecture_can_be_planned(folder: Path, tiny_folder: CheckpointFolders) -> None:
     assert folder.exists()
     for kind, style in (("qwen3_moe", "mlx"), ("qwen3_next", "mlx"), ("qwen3_5_moe", "hf")):
-        assert moeflux.plan(tiny_folder(kind, style), device="cpu").decode.seconds > 0
+        assert moeflux.plan(tiny_folder(kind, style), device="cpu").measured.decode_seconds > 0
 
 
 # ---- route traces ----

@@ -48,10 +48,10 @@ def plan(
 
 
 def _rows(planned: moeflux.Plan) -> list[tuple[str, str]]:
-    needs, reads = planned.needs, planned.reads
+    needs, measured = planned.needs, planned.measured
     slots = f"{planned.n_slots} of {needs.n_experts} experts ({planned.slot_share:.0%})"
     slot_nbytes = format_size(planned.n_slots * needs.slot_nbytes)
-    cold = "" if reads.drive_is_cold else ", maybe from the page cache"
+    cold = "" if measured.drive_is_cold else ", maybe from the page cache"
     rate = f"{format_size(planned.weight_nbytes_per_second)}/s of weights"
     expected, record = planned.expected, planned.mean_record_nbytes
     return [
@@ -62,9 +62,12 @@ def _rows(planned: moeflux.Plan) -> list[tuple[str, str]]:
         ("expert slots", f"{slot_nbytes}: {slots}"),
         ("resident in all", format_size(planned.resident_nbytes)),
         ("needs at least", format_size(needs.floor_nbytes)),
-        ("drive", f"{format_size(reads.drive.rate(needs.top_k, record))}/s of experts{cold}"),
-        ("page cache", f"{format_size(reads.page_cache.rate(needs.top_k, record))}/s of experts"),
-        ("decode", f"{1e3 * planned.decode.seconds:.3g} ms a token without reads, {rate}"),
+        ("drive", f"{format_size(measured.drive.rate(needs.top_k, record))}/s of experts{cold}"),
+        (
+            "page cache",
+            f"{format_size(measured.page_cache.rate(needs.top_k, record))}/s of experts",
+        ),
+        ("decode", f"{1e3 * planned.measured.decode_seconds:.3g} ms a token without reads, {rate}"),
         ("hit rate", f"{expected.hit_rate:.0%} ({planned.hit_rate_source})"),
         ("misses", _misses(planned)),
         ("expected speed", f"{expected.expected_tokens_per_second:.3g} tok/s"),
@@ -74,7 +77,7 @@ def _rows(planned: moeflux.Plan) -> list[tuple[str, str]]:
 def _misses(planned: moeflux.Plan) -> str:
     if planned.slot_share >= 1:
         return "none once every expert has been read"
-    if planned.reads.direct:
+    if planned.measured.direct:
         return "from the drive, past the page cache"
     share = f"{planned.page_cache_share:.0%} from the page cache"
     return f"{share}, as memory beside the process allows, else from the drive"

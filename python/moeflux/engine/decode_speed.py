@@ -1,4 +1,4 @@
-"""How fast this machine decodes a checkpoint whose experts are all in memory, without loading it.
+"""How fast this machine reads and decodes a checkpoint, measured without loading it.
 
 The real decode step runs on stand-in weights: every matrix of the model, in its shape and format,
 is a view of the same bytes, more of them than the caches of processors hold.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import mean, median
 from typing import cast
 
 import numpy as np
@@ -20,20 +20,33 @@ from moeflux._core import Mapping as MappedFile
 from moeflux.checkpoint import Checkpoint, LayerExperts
 from moeflux.checkpoint.watch import FileWatch
 from moeflux.engine.decode import DecodeStep
+from moeflux.engine.read_speed import (
+    ExpertKey,
+    ReadSpeed,
+    measure_drive,
+    read_at_once,
+    read_speed,
+)
 from moeflux.engine.runtime import Runtime
 from moeflux.engine.state import SequenceState
 from moeflux.experts.counters import StreamCounters
 from moeflux.experts.eviction import make_policy
+from moeflux.experts.reads import ExpertReads, ReadSettings
 from moeflux.experts.residency import ExpertResidency
 from moeflux.experts.slots import SlotPool
 from moeflux.experts.stream import ExpertStream, slot_nbytes
 from moeflux.experts.timeline import Timeline
 from moeflux.memory import available_memory
 from moeflux.models import load_model
+from moeflux.models.loaded import LoadedModel
 
-MEASURED_SECONDS = 1.5
-MIN_TOKENS, MAX_TOKENS = 4, 128
+MEASURED_SECONDS = 0.7
+"""Per kind of step."""
+MIN_TOKENS = 3
 N_WARM_UP = 2
+CONTEXT = 64
+LEAST_ADDED = 1e-3
+"""Of a step, by reads, where noise hides what they add."""
 STAND_IN_NBYTES = 512 * 2**20
 """Of dense weights, and again of experts; a matrix that is larger than that is taken whole."""
 UPLOADED_NBYTES = 2**20
@@ -44,44 +57,74 @@ FILL = 0x3C
 
 
 @dataclass(frozen=True)
-class DecodeSpeed:
-    """Seconds of a decode step near the beginning of a context, host and device, without reads."""
+class Speeds:
+    """Of decode near the beginning of a context, as measured."""
 
-    seconds: float
-    """All experts were in memory."""
-    seconds_after_copies: float
-    """All experts were copied into their slots just before, so that caches may hold them."""
+    decode_seconds: float
+    """Of a step without reads, host and device together."""
+    drive: ReadSpeed
+    page_cache: ReadSpeed
+    """What reads from the page cache add to a step; what they have just copied computes faster."""
+    direct: bool
+    """Reads go past the page cache, so that both are the drive's."""
+    drive_is_cold: bool
+    """The page cache was told to drop what was read for `drive`."""
 
 
-def measure_decode(
-    device: Device, checkpoint: Checkpoint, *, asks_next_router: bool
-) -> DecodeSpeed:
-    """Run decode steps for about MEASURED_SECONDS.
+def measure_speeds(
+    device: Device, checkpoint: Checkpoint, settings: ReadSettings, *, asks_next_router: bool
+) -> Speeds:
+    """Read experts and run decode steps, without any and with reads from the page cache.
 
-    asks_next_router: prefetch does so in every layer. Raises CheckpointError, OutOfMemoryError.
+    asks_next_router: prefetch does so in every layer. Raises CheckpointError, OutOfMemoryError,
+    ReadError, OSError.
     """
     stand_in = _StandInDevice(device, checkpoint)
     loaded = load_model(checkpoint, cast(Device, stand_in))
-    experts = _ResidentExperts.of(device, loaded.experts, loaded.config.num_experts_per_tok)
+    top_k = loaded.config.num_experts_per_tok
+    experts = _StandInExperts(device, loaded.experts, top_k, settings)
     experts.wants_offers = asks_next_router
-    runtime = Runtime(
-        device, device.queue(), loaded.decoder, cast(ExpertStream, experts), FileWatch(()), 64
+    try:
+        drive = measure_drive(experts.reads, experts.layers, top_k)
+        experts.cached = drive.experts
+        steps = _Steps(device, loaded, experts)
+        resident = steps.seconds(0)
+        one, several = (steps.seconds(n_missed) - resident for n_missed in (1, top_k))
+    finally:
+        experts.reads.close()
+    n_layers, record = len(experts.layers), mean(layer.record_nbytes for layer in experts.layers)
+    least = LEAST_ADDED * resident
+    page_cache = read_speed(
+        max(one, least) / n_layers, max(several, least) / n_layers, top_k, record
     )
-    n_steps = N_WARM_UP + MAX_TOKENS
-    step = DecodeStep(runtime, SequenceState.empty(loaded.decoder, device, n_steps))
-    seconds: dict[bool, list[float]] = {False: [], True: []}
-    started = time.perf_counter()
-    for position in range(n_steps):
-        experts.copies = position % 2 == 1
-        experts.copy_seconds, begun = 0.0, time.perf_counter()
-        step(0, position)
-        ended = time.perf_counter()
-        if position >= N_WARM_UP:
-            seconds[experts.copies].append(ended - begun - experts.copy_seconds)
-        if len(seconds[True]) >= MIN_TOKENS and ended - started >= MEASURED_SECONDS:
-            break
-    resident, copied = median(seconds[False]), median(seconds[True])
-    return DecodeSpeed(resident, min(resident, copied))
+    direct = experts.reads.mode.direct
+    return Speeds(
+        resident, drive.speed, drive.speed if direct else page_cache, direct, drive.is_cold
+    )
+
+
+class _Steps:
+    """Decode steps of a model on stand-in weights."""
+
+    def __init__(self, device: Device, loaded: LoadedModel, experts: _StandInExperts) -> None:
+        stream = cast(ExpertStream, experts)
+        runtime = Runtime(device, device.queue(), loaded.decoder, stream, FileWatch(()), 64)
+        state = SequenceState.empty(loaded.decoder, device, CONTEXT)
+        self._experts = experts
+        self._step = DecodeStep(runtime, state)
+
+    def seconds(self, n_missed: int) -> float:
+        """The median step, where every layer reads `n_missed` experts."""
+        self._experts.n_missed = n_missed
+        seconds: list[float] = []
+        for position in range(CONTEXT):
+            started = time.perf_counter()
+            self._step(0, position)
+            seconds.append(time.perf_counter() - started)
+            measured = seconds[N_WARM_UP:]
+            if len(measured) >= MIN_TOKENS and sum(measured) >= MEASURED_SECONDS:
+                break
+        return median(seconds[N_WARM_UP:])
 
 
 @dataclass(frozen=True)
@@ -130,39 +173,42 @@ class _StandInDevice:
         return self._device.record()
 
 
-class _ResidentExperts:
-    """What a decode step uses of an ExpertStream, for experts that are all in memory.
+class _StandInExperts:
+    """What a decode step uses of an ExpertStream, for experts that are in memory or cached.
 
-    Every demand goes through the slot pool, for what that costs the host; the device gets the next
-    slots of stand-in experts, whichever experts were asked for.
+    Every demand goes through the slot pool, for what that costs the host. The device gets the next
+    slots of stand-in experts, whichever experts were asked for; `n_missed` of them are read before.
     """
 
-    def __init__(self, device: Device, layers: Mapping[int, LayerExperts], top_k: int) -> None:
-        records = [layer.record_nbytes for layer in layers.values()]
-        n_experts = sum(layer.n_experts for layer in layers.values())
-        self._ordinal = {index: ordinal for ordinal, index in enumerate(layers)}
+    def __init__(
+        self,
+        device: Device,
+        model_layers: Sequence[LayerExperts | None],
+        top_k: int,
+        settings: ReadSettings,
+    ) -> None:
+        self.layers = [layer for layer in model_layers if layer is not None]
+        indices = (index for index, layer in enumerate(model_layers) if layer is not None)
+        self._ordinal = {index: ordinal for ordinal, index in enumerate(indices)}
+        n_experts = sum(layer.n_experts for layer in self.layers)
         self.top_k = top_k
-        self.slot_nbytes = slot_nbytes(layers.values())
-        self.n_slots = max(top_k, min(n_experts, _stand_in_nbytes() // self.slot_nbytes))
-        self.slots = _filled(device, self.n_slots * self.slot_nbytes)
+        self.slot_nbytes = size = slot_nbytes(self.layers)
+        self.n_slots = max(top_k, min(n_experts, _stand_in_nbytes() // size))
+        self.slots = _filled(device, self.n_slots * size)
+        views = [self.slots.view(index * size, size) for index in range(self.n_slots)]
+        self.reads = ExpertReads(device, dict(enumerate(self.layers)), views, settings)
+        records = [layer.record_nbytes for layer in self.layers]
         policy = make_policy("lfru", n_experts, top_k, len(records))
         self.residency = ExpertResidency(SlotPool(n_experts, top_k, policy), records)
         self.counters = StreamCounters.of_layers(len(records))
         self.governor = None
         self.timeline: Timeline | None = None
         self.wants_offers = False
-        self.copies = False
-        """Experts are copied into their slots before they are used."""
-        self.copy_seconds = 0.0
-        self._source = np.full(self.slot_nbytes, FILL, np.uint8)
-        self._bytes = np.frombuffer(memoryview(self.slots), np.uint8)
-        self._next = 0
-
-    @classmethod
-    def of(
-        cls, device: Device, layers: Sequence[LayerExperts | None], top_k: int
-    ) -> _ResidentExperts:
-        return cls(device, {i: layer for i, layer in enumerate(layers) if layer is not None}, top_k)
+        self.cached: Sequence[ExpertKey] = ()
+        """Experts that the page cache holds, to be read in turn."""
+        self.n_missed = 0
+        self._next_slot = 0
+        self._next_cached = 0
 
     def begin_token(self) -> None:
         self.release_all()
@@ -181,15 +227,19 @@ class _ResidentExperts:
         for read in plan.read:
             self.residency.finished(read.slot)
         self.counters.add_fetch(plan.lease, 0.0)
-        first = self._next
-        self._next = (first + len(experts)) % self.n_slots
-        slots = {expert: (first + k) % self.n_slots for k, expert in enumerate(experts)}
-        if self.copies:
-            started = time.perf_counter()
-            for slot in slots.values():
-                self._bytes[slot * self.slot_nbytes : (slot + 1) * self.slot_nbytes] = self._source
-            self.copy_seconds += time.perf_counter() - started
-        return slots
+        if self._next_slot + len(experts) > self.n_slots:
+            self._next_slot = 0
+        first = self._next_slot
+        self._next_slot += len(experts)
+        if self.n_missed:
+            read_at_once(self.reads, self._cached_experts(self.n_missed), first)
+        return {expert: first + k for k, expert in enumerate(experts)}
+
+    def _cached_experts(self, count: int) -> list[ExpertKey]:
+        """The next ones."""
+        first = self._next_cached
+        self._next_cached = (first + count) % len(self.cached)
+        return [self.cached[(first + k) % len(self.cached)] for k in range(count)]
 
 
 def _stand_in_nbytes() -> int:

@@ -14,11 +14,11 @@ from moeflux.engine.budget import (
     memory_needs,
     weight_nbytes_per_token,
 )
-from moeflux.engine.decode_speed import DecodeSpeed, measure_decode
+from moeflux.engine.decode_speed import Speeds, measure_speeds
 from moeflux.engine.dry_run import DryDevice
 from moeflux.engine.inspection import ModelInfo, inspect_checkpoint
 from moeflux.engine.model import open_named_device, stream_settings
-from moeflux.engine.read_speed import ReadSpeed, ReadSpeeds, measure_reads
+from moeflux.engine.read_speed import ReadSpeed
 from moeflux.experts.replay import ReplaySettings, replay
 from moeflux.experts.trace import TraceError
 from moeflux.experts.trace import load as load_trace
@@ -46,26 +46,22 @@ class PlannedSpeed:
 
 @dataclass(frozen=True)
 class Workload:
-    """The reads of a decode step: bytes of one expert by layer with experts, experts per token."""
+    """What a decode step reads: bytes of one expert by layer with experts, experts per token."""
 
     record_nbytes: tuple[int, ...]
     top_k: int
-    decode: DecodeSpeed
-    copied: bool
-    """Reads copy what they read out of the page cache, rather than go past it."""
 
-    def seconds(self, hit_rate: float, speed: ReadSpeed) -> float:
-        """Of a step that waits for what it misses; hits are taken as independent."""
+    def read_seconds(self, hit_rate: float, speed: ReadSpeed) -> float:
+        """Of a step, waiting for what it misses; hits are taken as independent."""
         missed, any_missed = self.top_k * (1 - hit_rate), 1 - hit_rate**self.top_k
-        waits = (speed.layer_seconds(missed, any_missed, n) for n in self.record_nbytes)
-        resident, copied = self.decode.seconds, self.decode.seconds_after_copies
-        saved = (1 - hit_rate) * (resident - copied) if self.copied else 0.0
-        return resident - saved + sum(waits)
+        return sum(speed.layer_seconds(missed, any_missed, n) for n in self.record_nbytes)
 
-    def planned(self, hit_rate: float, reads: ReadSpeeds, page_cache_share: float) -> PlannedSpeed:
+    def planned(self, hit_rate: float, speeds: Speeds, page_cache_share: float) -> PlannedSpeed:
         """`page_cache_share`: of the bytes that are missed."""
-        drive = self.seconds(hit_rate, reads.drive)
-        page_cache = self.seconds(hit_rate, reads.page_cache)
+        drive, page_cache = (
+            speeds.decode_seconds + self.read_seconds(hit_rate, speed)
+            for speed in (speeds.drive, speeds.page_cache)
+        )
         expected = page_cache_share * page_cache + (1 - page_cache_share) * drive
         nbytes = round((1 - hit_rate) * self.top_k * sum(self.record_nbytes))
         return PlannedSpeed(hit_rate, nbytes, 1 / drive, 1 / page_cache, 1 / expected)
@@ -84,10 +80,7 @@ class Plan:
     """Of one expert."""
     weight_nbytes_per_token: int
     """Weights that a decode step touches, those of its experts included."""
-    decode: DecodeSpeed
-    """As measured."""
-    reads: ReadSpeeds
-    """As measured."""
+    measured: Speeds
     page_cache_share: float
     """Of the experts without a slot, how many the page cache can hold beside the process."""
     speeds: tuple[PlannedSpeed, ...]
@@ -109,7 +102,7 @@ class Plan:
     @property
     def weight_nbytes_per_second(self) -> float:
         """Weights per second of a decode step without reads."""
-        return self.weight_nbytes_per_token / self.decode.seconds
+        return self.weight_nbytes_per_token / self.measured.decode_seconds
 
     def as_dict(self) -> dict[str, Any]:
         """Fields and derived values, for JSON."""
@@ -148,14 +141,10 @@ def plan_checkpoint(
     hit_rate, source = _hit_rate(layers, needs, n_slots, settings, trace)
     device = open_named_device(device_name, settings)
     asks_next_router = n_slots < needs.n_experts and settings.prefetch in NEXT_ROUTER_MODES
-    reads = measure_reads(device, layers, needs.top_k, stream_settings(n_slots, settings).reads)
-    workload = Workload(
-        tuple(layer.record_nbytes for layer in layers),
-        needs.top_k,
-        measure_decode(device, checkpoint, asks_next_router=asks_next_router),
-        copied=not reads.direct,
-    )
-    page_cache_share = 0.0 if reads.direct else _page_cache_share(needs, n_slots)
+    workload = Workload(tuple(layer.record_nbytes for layer in layers), needs.top_k)
+    reads = stream_settings(n_slots, settings).reads
+    measured = measure_speeds(device, checkpoint, reads, asks_next_router=asks_next_router)
+    page_cache_share = 0.0 if measured.direct else _page_cache_share(needs, n_slots)
     return Plan(
         info=inspect_checkpoint(folder),
         device=device.description,
@@ -164,11 +153,10 @@ def plan_checkpoint(
         n_slots=n_slots,
         mean_record_nbytes=sum(workload.record_nbytes) / len(layers),
         weight_nbytes_per_token=weight_nbytes_per_token(loaded),
-        decode=workload.decode,
-        reads=reads,
+        measured=measured,
         page_cache_share=page_cache_share,
-        speeds=tuple(workload.planned(rate, reads, page_cache_share) for rate in HIT_RATES),
-        expected=workload.planned(hit_rate, reads, page_cache_share),
+        speeds=tuple(workload.planned(rate, measured, page_cache_share) for rate in HIT_RATES),
+        expected=workload.planned(hit_rate, measured, page_cache_share),
         hit_rate_source=source,
     )
 

@@ -1,4 +1,4 @@
-"""How fast this machine reads the experts of one checkpoint, from the drive and from memory."""
+"""How fast this machine reads the experts of one checkpoint. Knows no kernels."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from secrets import SystemRandom
-from statistics import mean, median
+from statistics import mean
 
-from moeflux._core import Device
 from moeflux.checkpoint import LayerExperts
 from moeflux.experts.lease import ExpertSlot
-from moeflux.experts.reads import ExpertReads, ReadSettings
-from moeflux.experts.stream import slot_nbytes
+from moeflux.experts.reads import ExpertReads
 from moeflux.memory import available_memory
 
 MEASURED_SECONDS = 0.5
 MAX_NBYTES = 512 * 2**20
+
+ExpertKey = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -38,58 +38,50 @@ class ReadSpeed:
 
 
 @dataclass(frozen=True)
-class ReadSpeeds:
-    """Of experts, from the drive and from the page cache."""
+class DriveTrial:
+    """What reading from the drive showed."""
 
-    drive: ReadSpeed
-    page_cache: ReadSpeed
-    direct: bool
-    """Reads go past the page cache, so that both are the drive's."""
-    drive_is_cold: bool
-    """The page cache was told to drop what was read for `drive`."""
+    speed: ReadSpeed
+    is_cold: bool
+    """The page cache was told to drop what was read."""
+    experts: tuple[ExpertKey, ...]
+    """What has been read, and is in the page cache now unless reads go past it."""
 
 
-def measure_reads(
-    device: Device, layers: Sequence[LayerExperts], top_k: int, settings: ReadSettings
-) -> ReadSpeeds:
+def measure_drive(reads: ExpertReads, layers: Sequence[LayerExperts], top_k: int) -> DriveTrial:
     """Read random experts of a layer, one and top_k at once, for about MEASURED_SECONDS.
 
-    First after dropping them from the page cache, then all of them again. Raises ReadError,
-    OSError.
+    Uses the slots 0 to top_k - 1. Raises ReadError, OSError.
     """
-    size = slot_nbytes(layers)
-    slots = device.buffer(top_k * size)
-    views = [slots.view(index * size, size) for index in range(top_k)]
-    reads = ExpertReads(device, dict(enumerate(layers)), views, settings)
-    batches: list[list[ExpertSlot]] = []
-    drive: dict[int, list[float]] = {1: [], top_k: []}
-    page_cache: dict[int, list[float]] = {1: [], top_k: []}
-    most = min(MAX_NBYTES, available_memory() // 4) // (size * (1 + top_k))
+    largest = max(layer.record_nbytes for layer in layers)
+    n_rounds = min(MAX_NBYTES, available_memory() // 4) // (largest * (1 + top_k))
     random, started, cold = SystemRandom(), time.perf_counter(), True
-    try:
-        while len(batches) < 2 * max(1, most):
-            for width in (1, top_k):
-                layer = random.randrange(len(layers))
-                experts = random.sample(range(layers[layer].n_experts), width)
-                cold = _drop_from_page_cache(layers[layer], experts) and cold
-                batch = [ExpertSlot(layer, expert, slot) for slot, expert in enumerate(experts)]
-                drive[width].append(_read(reads, batch))
-                batches.append(batch)
-            if time.perf_counter() - started >= MEASURED_SECONDS:
-                break
-        # Back to back, as between the layers of a token, so that no processor falls asleep.
-        for batch in batches:
-            page_cache[len(batch)].append(_read(reads, batch))
-    finally:
-        reads.close()
-    record = sum(layer.record_nbytes for layer in layers) / len(layers)
-    # A drive's slow reads are part of its speed; those of memory are the scheduler's.
-    return ReadSpeeds(
-        read_speed(mean(drive[1]), mean(drive[top_k]), top_k, record),
-        read_speed(median(page_cache[1]), median(page_cache[top_k]), top_k, record),
-        reads.mode.direct,
-        cold,
-    )
+    seconds: dict[int, list[float]] = {1: [], top_k: []}
+    done: list[ExpertKey] = []
+    for _ in range(max(1, n_rounds)):
+        for width in (1, top_k):
+            layer = random.randrange(len(layers))
+            experts = random.sample(range(layers[layer].n_experts), width)
+            cold = _drop_from_page_cache(layers[layer], experts) and cold
+            seconds[width].append(read_at_once(reads, [(layer, expert) for expert in experts]))
+            done += [(layer, expert) for expert in experts]
+        if time.perf_counter() - started >= MEASURED_SECONDS:
+            break
+    record = mean(layer.record_nbytes for layer in layers)
+    speed = read_speed(mean(seconds[1]), mean(seconds[top_k]), top_k, record)
+    return DriveTrial(speed, cold, tuple(done))
+
+
+def read_at_once(reads: ExpertReads, experts: Sequence[ExpertKey], first_slot: int = 0) -> float:
+    """Seconds to read experts into the slots from `first_slot` on. Raises ReadError."""
+    started = time.perf_counter()
+    under_way = [
+        reads.submit(ExpertSlot(*expert, slot), urgent=True)
+        for slot, expert in enumerate(experts, first_slot)
+    ]
+    for read in under_way:
+        reads.wait(read, started)
+    return time.perf_counter() - started
 
 
 def read_speed(one: float, several: float, n_several: int, record_nbytes: float) -> ReadSpeed:
@@ -101,14 +93,6 @@ def read_speed(one: float, several: float, n_several: int, record_nbytes: float)
     if not 0 < each < one:
         return ReadSpeed(0.0, n_several * record_nbytes / several)
     return ReadSpeed(one - each, record_nbytes / each)
-
-
-def _read(reads: ExpertReads, batch: Sequence[ExpertSlot]) -> float:
-    started = time.perf_counter()
-    under_way = [reads.submit(expert, urgent=True) for expert in batch]
-    for read in under_way:
-        reads.wait(read, started)
-    return time.perf_counter() - started
 
 
 def _drop_from_page_cache(layer: LayerExperts, experts: Sequence[int]) -> bool:
