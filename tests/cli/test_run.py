@@ -269,7 +269,9 @@ def test_interrupt_while_loading_is_silent(
 # ---- the process ----
 
 PROGRAM = """
-import itertools, sys, time
+import itertools, signal, sys, time
+# A process started in the background inherits that SIGINT is ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, {folder!r})
 import moeflux
 from moeflux.cli import main
