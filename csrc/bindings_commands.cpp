@@ -58,17 +58,19 @@ struct QueueHandle {
   std::shared_ptr<Queue> queue;
 };
 
-Step make_step(std::int64_t position, std::int64_t n_tokens) {
-  return Step{unsigned32_of(position, "position"), unsigned32_of(n_tokens, "n_tokens")};
+Step make_step(std::int64_t position, std::int64_t n_tokens, bool prefill) {
+  return Step{unsigned32_of(position, "position"), unsigned32_of(n_tokens, "n_tokens"), prefill ? 1u : 0u};
 }
 
 }  // namespace
 
 void bind_commands(py::module_& module, py::class_<Device, std::shared_ptr<Device>>& device) {
-  py::class_<Step>(module, "Step", "Position of the first token and number of tokens.", py::is_final())
-      .def(py::init(&make_step), py::arg("position"), py::arg("n_tokens"))
+  py::class_<Step>(module, "Step", "Position of the first token, number of tokens, and whether they are a prompt's.",
+                   py::is_final())
+      .def(py::init(&make_step), py::arg("position"), py::arg("n_tokens"), py::arg("prefill") = false)
       .def_readonly("position", &Step::position)
-      .def_readonly("n_tokens", &Step::n_tokens);
+      .def_readonly("n_tokens", &Step::n_tokens)
+      .def_property_readonly("prefill", [](const Step& self) { return self.prefill != 0; });
 
   py::class_<EncoderHandle>(module, "Encoder", "What ops dispatch into: a CommandBuffer or a Recording.")
       .def_readonly("device", &EncoderHandle::device)

@@ -28,10 +28,12 @@ inline constexpr uint32 format_bits(uint32 format) { return format & 0xff; }
 inline constexpr uint32 format_group_size(uint32 format) { return (format >> 8) & 0xffff; }
 inline constexpr uint32 format_dtype(uint32 format) { return format >> 24; }
 
-// All that changes between two replays of a recording: the first token's position and how many tokens are processed.
+// All that changes between two replays of a recording: the first token's position, how many tokens are processed, and
+// whether they are part of a prompt. A backend may sum in another order for prompts, but not by how many tokens come.
 struct Step {
   uint32 position;
   uint32 n_tokens;
+  uint32 prefill;
 };
 
 // embedding: [triple, tokens int32 [T], out [T, width]]; constants: format.
@@ -168,6 +170,21 @@ struct ExpertDownParams {
 // constants: shared_expert. h += sum_k weights[k] * expert_out[k] (k ascending) + sigmoid(shared_gate) * shared.
 struct MoeCombineParams {
   uint32 width;
+  uint32 top_k;
+};
+
+// moe_combine_norm: [h, expert_out, weights, shared, shared_gate as moe_combine has them, norm_weight [width], out [T,
+// width]]; constants: shared_expert, norm_dtype. moe_combine, then out = rms_norm(h) * norm_weight.
+struct MoeCombineNormParams {
+  uint32 width;
+  uint32 top_k;
+  float epsilon;
+};
+
+// router_top_k: [logits [T, n_experts], experts int32 [T, top_k], weights [T, top_k]]; constants: normalise.
+// Softmax over all experts; the top_k largest, best first (of equals the lower index); with normalise over their sum.
+struct RouterTopKParams {
+  uint32 n_experts;
   uint32 top_k;
 };
 

@@ -33,13 +33,16 @@ def measure_read_bandwidth(nbytes: int, n_threads: int = 0) -> float:
 
 @final
 class Step:
-    """Position of the first token and number of tokens: all that changes between two replays."""
+    """All that changes between two replays: position of the first token, number of tokens, and
+    whether they are part of a prompt, for which a backend may sum in another order."""
 
-    def __init__(self, position: int, n_tokens: int) -> None: ...
+    def __init__(self, position: int, n_tokens: int, prefill: bool = False) -> None: ...
     @property
     def position(self) -> int: ...
     @property
     def n_tokens(self) -> int: ...
+    @property
+    def prefill(self) -> bool: ...
 
 class Encoder(Protocol):
     """What ops dispatch into: a CommandBuffer or a Recording."""

@@ -130,7 +130,7 @@ void check_matmul(InstructionSet set, std::uint32_t format, std::size_t rows, st
                             static_cast<uint32>(rows)};
   run(set, "matmul", {{"format", format}, {"accumulate", 0}}, &params, sizeof params,
       {matrix.weight.data(), matrix.scales.data(), matrix.biases.data(), bytes_of(x), bytes_of(out)},
-      Step{0, n_tokens});
+      Step{0, n_tokens, 0});
   check_close(out, product(matrix, rows, cols, x));
 }
 
@@ -167,7 +167,7 @@ TEST(embedding_of_every_affine_format) {
       run(set, "embedding", {{"format", format}}, &params, sizeof params,
           {table.weight.data(), table.scales.data(), table.biases.data(), reinterpret_cast<std::byte*>(tokens.data()),
            bytes_of(out)},
-          Step{0, 2});
+          Step{0, 2, 0});
       std::vector<double> wanted(table.dense.begin() + 3 * width, table.dense.end());
       wanted.insert(wanted.end(), table.dense.begin(), table.dense.begin() + width);
       check_close(out, wanted);
@@ -199,7 +199,7 @@ TEST(expert_gate_up_reads_the_slot_of_each_group) {
     run(set, "expert_gate_up", {{"gate_format", form}, {"up_format", form}}, &params, sizeof params,
         {slots.data(), bytes_of(x), reinterpret_cast<std::byte*>(groups.data()),
          reinterpret_cast<std::byte*>(pairs.data()), bytes_of(out)},
-        Step{0, 2});
+        Step{0, 2, 0});
     const std::vector<double> gate = product(gate_proj, 2 * rows, cols, x), up = product(up_proj, 2 * rows, cols, x);
     std::vector<double> wanted;
     for (const std::size_t t : {0, 1}) {
@@ -219,7 +219,7 @@ TEST(attention_over_several_blocks_of_keys) {
     Floats out(heads * dim);
     const AttentionParams params{heads, 1, dim, dim, n_keys, 0.25f};
     run(set, "attention", {{"output_gate", 0}}, &params, sizeof params,
-        {bytes_of(q), bytes_of(k), bytes_of(v), bytes_of(q), bytes_of(out)}, Step{n_keys - 1, 1});
+        {bytes_of(q), bytes_of(k), bytes_of(v), bytes_of(q), bytes_of(out)}, Step{n_keys - 1, 1, 0});
     std::vector<double> wanted(heads * dim);
     for (std::size_t h = 0; h < heads; ++h) {
       double sum = 0;
@@ -263,7 +263,7 @@ TEST(gated_delta_net_of_one_head) {
     }
     const GatedDeltaNetParams params{1, 1, key_dim, value_dim, 1e-6f};
     run(set, "gated_delta_net", {}, &params, sizeof params,
-        {bytes_of(qkv), bytes_of(decay), bytes_of(beta), bytes_of(state), bytes_of(out)}, Step{0, n_tokens});
+        {bytes_of(qkv), bytes_of(decay), bytes_of(beta), bytes_of(state), bytes_of(out)}, Step{0, n_tokens, 0});
     check_close(out, wanted);
     check_close(state, wanted_state);
   }

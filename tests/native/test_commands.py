@@ -151,7 +151,8 @@ def test_committed_work_needs_no_references(cpu: _core.Device) -> None:
 
 def test_steps_hold_what_they_were_given() -> None:
     step = _core.Step(position=5, n_tokens=3)
-    assert (step.position, step.n_tokens) == (5, 3)
+    assert (step.position, step.n_tokens, step.prefill) == (5, 3, False)
+    assert _core.Step(5, 3, prefill=True).prefill
     with pytest.raises(ValueError, match="position"):
         _core.Step(-1, 1)
     with pytest.raises(ValueError, match="n_tokens"):

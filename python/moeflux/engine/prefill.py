@@ -42,7 +42,7 @@ class Prefill:
 
         The last hidden rows stay in the workspace.
         """
-        runtime, step = self._runtime, Step(state.position, len(token_ids))
+        runtime, step = self._runtime, Step(state.position, len(token_ids), prefill=True)
         runtime.files.check()
         work, decoder = runtime.prefill_work, runtime.decoder
         started = time.perf_counter()
@@ -78,7 +78,7 @@ class Prefill:
         for done in range(0, count, LOGIT_ROWS):
             n_rows = min(LOGIT_ROWS, count - done)
             rows = hidden(work, decoder.width).rows(first + done, n_rows)
-            commands = runtime.command_buffer(Step(0, n_rows), "logits")
+            commands = runtime.command_buffer(Step(0, n_rows, prefill=True), "logits")
             decoder.encode_logits(commands, rows, logits, runtime.logit_work)
             runtime.finish(commands)
             out[done : done + n_rows] = array[:n_rows]
