@@ -33,8 +33,9 @@ def measure_read_bandwidth(nbytes: int, n_threads: int = 0) -> float:
 
 @final
 class Step:
-    """All that changes between two replays: position of the first token, number of tokens, and
-    whether they are part of a prompt, for which a backend may sum in another order.
+    """All that changes between two replays: position, n_tokens, and whether it is a prompt's part.
+
+    For prompts a backend may sum in another order.
     """
 
     def __init__(self, position: int, n_tokens: int, prefill: bool = False) -> None: ...

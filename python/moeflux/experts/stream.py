@@ -134,10 +134,10 @@ class ExpertStream:
             self._submit(expert, urgent=True)
         for expert in plan.promote:
             self._under_way[expert.slot].ticket.promote()
-        if demand is Demand.DECODE:
-            self._speculate(ordinal + 1)
         wanted = [*plan.read, *plan.promote]
         self._wait(wanted)
+        if demand is Demand.DECODE:
+            self._speculate(ordinal + 1)
         ended = self._idle_since = time.perf_counter()
         self.counters.add_fetch(plan.lease, ended - started if wanted else 0.0)
         if wanted:
