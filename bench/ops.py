@@ -30,8 +30,11 @@ from moeflux.ops.operands import (
     ExpertPlaces,
     KeyValueCache,
     Matrix,
+    RmsNorm,
+    RoutedExperts,
     Vector,
 )
+from moeflux.ops.router import router_top_k
 from moeflux.quant import AFFINE_BITS, GROUP_SIZES, Dtype, MatrixFormat
 
 HIDDEN, EXPERT_WIDTH, N_EXPERTS, TOP_K, VOCABULARY = 2048, 512, 128, 8, 32768
@@ -258,12 +261,16 @@ def delta_net_cases(make: Operands, n_tokens: int) -> Iterator[Case]:
 
 
 def small_cases(make: Operands, n_tokens: int) -> Iterator[Case]:
-    h, x = make.rows(n_tokens, HIDDEN), make.rows(n_tokens, HIDDEN)
+    h, x, normed = (make.rows(n_tokens, HIDDEN) for _ in range(3))
     experts, gate = make.rows(n_tokens * TOP_K, HIDDEN), make.rows(n_tokens, 1)
-    weights = moe.RoutingWeights(make.rows(n_tokens, TOP_K).buffer, TOP_K)
+    outputs = moe.ExpertOutputs(experts, make.rows(n_tokens, TOP_K).buffer, TOP_K, x, gate)
     table = make.matrix(VOCABULARY, HIDDEN, AFFINE_4)
     tokens = make.integers(np.random.default_rng(2).integers(0, VOCABULARY, n_tokens).tolist())
-    weight = make.vector(HIDDEN, Dtype.BFLOAT16)
+    row_norm = RmsNorm(make.vector(HIDDEN, Dtype.BFLOAT16), 1e-6)
+    logits = make.rows(n_tokens, N_EXPERTS)
+    routed = RoutedExperts(
+        make.rows(n_tokens, TOP_K).buffer, make.rows(n_tokens, TOP_K).buffer, TOP_K
+    )
     row_nbytes = 4 * n_tokens * HIDDEN
     table_nbytes = n_tokens * AFFINE_4.nbytes(1, HIDDEN)
 
@@ -271,16 +278,20 @@ def small_cases(make: Operands, n_tokens: int) -> Iterator[Case]:
         embedding.embed(encoder, table, tokens, x)
 
     def rms_norm(encoder: CommandBuffer) -> None:
-        norm.rms_norm(encoder, h, weight, 1e-6, x)
+        norm.rms_norm(encoder, h, row_norm, x)
 
     def combine(encoder: CommandBuffer) -> None:
-        moe.combine(encoder, h, experts, weights, x, gate)
+        moe.combine_norm(encoder, h, outputs, row_norm, normed)
+
+    def route(encoder: CommandBuffer) -> None:
+        router_top_k(encoder, logits, routed, normalise=True)
 
     yield Case(
         "embedding", format_name(AFFINE_4), n_tokens, table_nbytes + row_nbytes, [embed] * 32
     )
     yield Case("rms_norm", "", n_tokens, 2 * row_nbytes, [rms_norm] * 32)
-    yield Case("moe_combine", "", n_tokens, (TOP_K + 3) * row_nbytes, [combine] * 32)
+    yield Case("moe_combine_norm", "", n_tokens, (TOP_K + 4) * row_nbytes, [combine] * 32)
+    yield Case("router_top_k", "", n_tokens, logits.buffer.nbytes, [route] * 32)
 
 
 def all_cases(make: Operands) -> Iterator[Callable[[], Iterator[Case]]]:

@@ -245,6 +245,17 @@ def gated_delta_rule(
     return out, state
 
 
+def router_top_k(logits: Float, top_k: int, *, normalise: bool) -> tuple[Any, Float]:
+    """Experts and weights [T, K] of logits [T, E]: the largest of the softmax, ties by index."""
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True), dtype=np.float64)
+    probabilities = shifted / shifted.sum(axis=-1, keepdims=True)
+    experts = np.argsort(-probabilities, axis=-1, kind="stable")[:, :top_k]
+    weights = np.take_along_axis(probabilities, experts, axis=-1)
+    if normalise:
+        weights = weights / weights.sum(axis=-1, keepdims=True)
+    return experts, weights
+
+
 def moe_combine(
     h: Float, expert_out: Float, weights: Float, shared: Float | None, shared_gate: Float | None
 ) -> Float:

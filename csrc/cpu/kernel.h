@@ -63,6 +63,7 @@ std::vector<Kernel> matmul_kernels();
 std::vector<Kernel> attention_kernels();
 std::vector<Kernel> gated_delta_net_kernels();
 std::vector<Kernel> moe_kernels();
+std::vector<Kernel> router_kernels();
 
 // The best instruction set of this processor, and all that it has.
 std::vector<InstructionSet> available_instruction_sets();

@@ -118,19 +118,46 @@ void expert_down(const RowDots& dots, const Arguments& arguments, ThreadTeam& te
       });
 }
 
-void moe_combine(const Functions& functions, bool shared_expert, const Arguments& arguments, ThreadTeam& team) {
-  const auto& params = arguments.params<MoeCombineParams>();
-  float* h = arguments.buffer<float>(0);
-  const float* expert_out = arguments.buffer<float>(1);
-  const float* weights = arguments.buffer<float>(2);
-  const float* shared = arguments.buffer<float>(3);
-  const float* shared_gate = arguments.buffer<float>(4);
+// The outputs of the routed experts and of the shared one, where there is one.
+struct ExpertOutputs {
+  ExpertOutputs(const Arguments& arguments, std::size_t width, std::size_t top_k, bool shared_expert)
+      : width(width),
+        top_k(top_k),
+        shared_expert(shared_expert),
+        h(arguments.buffer<float>(0)),
+        expert_out(arguments.buffer<float>(1)),
+        weights(arguments.buffer<float>(2)),
+        shared(arguments.buffer<float>(3)),
+        shared_gate(arguments.buffer<float>(4)) {}
+
+  // Adds those of token t to its row of h, which it returns.
+  float* combine(const Functions& functions, std::size_t t) const {
+    float* row = h + t * width;
+    functions.combine(expert_out + t * top_k * width, weights + t * top_k, top_k,
+                      shared_expert ? shared + t * width : nullptr,
+                      shared_expert ? 1.0f / (1.0f + std::exp(-shared_gate[t])) : 0.0f, width, row);
+    return row;
+  }
+
+  std::size_t width;
+  std::size_t top_k;
+  bool shared_expert;
+  float* h;
+  const float* expert_out;
+  const float* weights;
+  const float* shared;
+  const float* shared_gate;
+};
+
+void moe_combine_norm(const Functions& functions, bool shared_expert, Dtype norm_dtype, const Arguments& arguments,
+                      ThreadTeam& team) {
+  const auto& params = arguments.params<MoeCombineNormParams>();
+  const ExpertOutputs outputs(arguments, params.width, params.top_k, shared_expert);
+  const WeightVector weight{arguments.buffer<std::byte>(5), norm_dtype};
+  float* out = arguments.buffer<float>(6);
   team.parallel_for(arguments.step.n_tokens, 1, [&](std::size_t begin, std::size_t end) {
     for (std::size_t t = begin; t < end; ++t) {
-      functions.combine(expert_out + t * params.top_k * params.width, weights + t * params.top_k, params.top_k,
-                        shared_expert ? shared + t * params.width : nullptr,
-                        shared_expert ? 1.0f / (1.0f + std::exp(-shared_gate[t])) : 0.0f, params.width,
-                        h + t * params.width);
+      functions.rms_norm(outputs.combine(functions, t), weight, params.width, params.epsilon, out + t * params.width);
     }
   });
 }
@@ -156,15 +183,16 @@ std::vector<Kernel> moe_kernels() {
          const RowDots dots = functions(set).row_dots(format_constant(constants, "format"));
          return [=](const Arguments& arguments, ThreadTeam& team) { expert_down(dots, arguments, team); };
        }},
-      {"moe_combine",
-       5,
-       sizeof(MoeCombineParams),
-       {"shared_expert"},
+      {"moe_combine_norm",
+       7,
+       sizeof(MoeCombineNormParams),
+       {"shared_expert", "norm_dtype"},
        [](const Constants& constants, InstructionSet set) -> KernelFunction {
          const Functions& table = functions(set);
          const bool shared_expert = constant(constants, "shared_expert") != 0;
-         return [&table, shared_expert](const Arguments& arguments, ThreadTeam& team) {
-           moe_combine(table, shared_expert, arguments, team);
+         const Dtype norm_dtype = dtype_constant(constants, "norm_dtype");
+         return [&table, shared_expert, norm_dtype](const Arguments& arguments, ThreadTeam& team) {
+           moe_combine_norm(table, shared_expert, norm_dtype, arguments, team);
          };
        }},
   };

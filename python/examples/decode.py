@@ -5,11 +5,11 @@ import sys
 import numpy as np
 
 import moeflux
-from moeflux.blocks.decoder import hidden, router_logits
+from moeflux.blocks.decoder import routed_experts
 
 model = moeflux.load(sys.argv[1])
 run, decoder, work = model.runtime, model.runtime.decoder, model.runtime.decode_work
-experts, table, state = run.experts, run.decode_table, decoder.new_state(model.device, context=512)
+experts, table, state = run.experts, run.decode_tables[0], decoder.new_state(model.device, 512)
 token_buffer = model.device.buffer(4, host=True)
 logits = work.rows("logits", decoder.vocabulary, host=True)
 
@@ -19,15 +19,14 @@ def decode(token: int, position: int) -> int:
     commands = run.queue.command_buffer(step := moeflux.Step(position, 1))
     decoder.encode_embedding(commands, token_buffer, work)
     for layer, layer_state in zip(decoder.layers, state, strict=True):
-        layer.encode_mixer(commands, layer_state, work)
+        decoder.encode_mixer(commands, layer, layer_state, work)
         run.finish(commands)
         experts.release_all()
-        scores = np.frombuffer(router_logits(work, layer.mlp.n_experts).buffer, np.float32)
-        routing = layer.mlp.route(scores[None])
-        table.set_routing(routing, experts.fetch(layer.index, routing.experts[0].tolist()))
+        routed = np.frombuffer(routed_experts(work, layer.mlp.top_k).experts, np.int32).tolist()
+        table.set_token(routed, experts.fetch(layer.index, routed))
         commands = run.queue.command_buffer(step)
-        layer.encode_moe(commands, table.batch, table.weights, work)
-    decoder.encode_logits(commands, hidden(work, decoder.width), logits, work)
+        decoder.encode_moe(commands, layer, table.batch, work)
+    decoder.encode_logits(commands, decoder.normed(work), logits)
     run.finish(commands)
     return int(np.frombuffer(logits.buffer, np.float32).argmax())
 

@@ -47,6 +47,8 @@ class Settings:
     """Expert reads of a packed checkpoint compared with their checksums: off, sample, always."""
     read_timeout: float = 60.0
     """Seconds to wait for one expert before its read counts as failed."""
+    n_read_retries: int = 1
+    """Further attempts at a read that failed, before it is an error."""
     log_level: str = "warning"
 
     def __post_init__(self) -> None:
@@ -54,7 +56,7 @@ class Settings:
             raise ValueError(
                 f"prefill_chunk must be a positive multiple of 64, got {self.prefill_chunk}"
             )
-        for name in ("n_threads", "context_size"):
+        for name in ("n_threads", "context_size", "n_read_retries"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         for name in ("n_read_workers", "n_read_parts"):

@@ -179,7 +179,7 @@ def test_an_interrupt_or_an_error_keeps_what_was_spent(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(hybrid.runtime.experts, "fetch", fail)
+    monkeypatch.setattr(hybrid.runtime.experts, "begin_fetch", fail)
     with pytest.raises(type(error)):
         next(generation)
     stats = generation.stats

@@ -58,7 +58,8 @@ class FakeRead:
 class FakeReads:
     """Reads that end as `outcomes` says, expert by expert and attempt by attempt; else well."""
 
-    def __init__(self, *_: object) -> None:
+    def __init__(self, *arguments: Any) -> None:
+        self.settings: ReadSettings = arguments[-1]
         self.outcomes: dict[tuple[int, int], deque[Exception]] = defaultdict(deque)
         self.submitted: list[FakeRead] = []
         self.waits: list[tuple[FakeRead, float]] = []
@@ -130,7 +131,7 @@ class Streaming:
 
     def assert_nothing_is_held(self) -> None:
         assert self.stream.residency.drained
-        assert self.stream._under_way == {}
+        assert len(self.stream._pending) == 0
 
 
 @pytest.fixture

@@ -56,8 +56,7 @@ class FaultDriver:
             "load",
             folder=str(folder),
             n_slots=n_slots,
-            n_retries=n_retries,
-            settings=settings,
+            settings=settings | {"n_read_retries": n_retries},
             error_number=error_number,
         )
 

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,6 @@ class FaultyProcess:
         self,
         folder: str,
         n_slots: int,
-        n_retries: int,
         settings: dict[str, Any],
         error_number: int = 0,
     ) -> dict[str, object]:
@@ -85,8 +84,6 @@ class FaultyProcess:
         memory = needs.fixed_nbytes + n_slots * needs.slot_nbytes
         model = moeflux.load(folder, memory=memory, settings=chosen)
         stream = model.runtime.experts
-        reads = replace(stream.settings.reads, n_retries=n_retries)
-        stream.settings = replace(stream.settings, reads=reads)
         self._model, self._session = model, model.session(64)
         n_fired, self._control.fault = self._control.n_fired, Fault.NONE
         return asdict(stream.read_mode) | {"n_fired": n_fired}

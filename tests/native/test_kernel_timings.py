@@ -7,7 +7,7 @@ import pytest
 from moeflux import _core
 from moeflux.errors import DeviceError
 from moeflux.ops.norm import rms_norm
-from moeflux.ops.operands import Activations, Vector
+from moeflux.ops.operands import Activations, RmsNorm, Vector
 
 STEP = _core.Step(0, 1)
 
@@ -15,7 +15,7 @@ STEP = _core.Step(0, 1)
 def norm(encoder: _core.Encoder, device: _core.Device) -> None:
     """One dispatch."""
     x, out = (Activations(device.buffer(4 * 64), 64) for _ in range(2))
-    rms_norm(encoder, x, Vector(device.buffer(4 * 64), 64), 1e-6, out)
+    rms_norm(encoder, x, RmsNorm(Vector(device.buffer(4 * 64), 64), 1e-6), out)
 
 
 def test_kernels_copies_and_replays_are_timed_in_order(cpu: _core.Device) -> None:

@@ -20,17 +20,19 @@ from device_arrays import (
     vector,
 )
 
-from moeflux._core import Buffer, CommandBuffer, Device
+from moeflux._core import CommandBuffer, Device
 from moeflux.ops import attention, embedding, gated_delta_net, matmul, moe, norm
 from moeflux.ops.operands import (
-    Activations,
     AttentionShape,
     DeltaNetShape,
     ExpertBatch,
     ExpertMatrixPlace,
     ExpertPlaces,
     KeyValueCache,
+    RmsNorm,
+    RoutedExperts,
 )
+from moeflux.ops.router import router_top_k
 from moeflux.quant import Dtype
 from reference import StoredMatrix
 
@@ -51,10 +53,10 @@ def run_embedding(device: Device, table: StoredMatrix, tokens: npt.NDArray[np.in
 
 def run_rms_norm(device: Device, x: Single, weight: Single, dtype: Dtype, chunks: Chunks) -> Single:
     rows, out = activations(device, x), empty_activations(device, *x.shape)
-    operand = vector(device, weight, dtype, 1)
+    operand = RmsNorm(vector(device, weight, dtype, 1), 1e-6)
 
     def chunk(encoder: CommandBuffer, first: int, count: int) -> None:
-        norm.rms_norm(encoder, rows.rows(first, count), operand, 1e-6, out.rows(first, count))
+        norm.rms_norm(encoder, rows.rows(first, count), operand, out.rows(first, count))
 
     run(device, chunks, chunk)
     return read_rows(device, out)
@@ -320,32 +322,55 @@ def run_experts(device: Device, inputs: ExpertInputs, chunks: Chunks) -> tuple[S
     )
 
 
-def run_combine(
+def run_combine_norm(
     device: Device,
     h: Single,
     expert_out: Single,
     weights: Single,
     shared: tuple[Single, Single] | None,
+    norm_weight: Single,
     chunks: Chunks,
-) -> Single:
-    """expert_out: [T, K, D]; shared: the shared expert's output [T, D] and its gate's [T, 1]."""
-    top_k = weights.shape[1]
-    hidden, experts = (
-        activations(device, h),
-        activations(device, expert_out.reshape(-1, h.shape[1])),
-    )
-    host_weights = host_array(device, weights)
-    shared_rows = [activations(device, array) for array in shared or ()]
+    dtype: Dtype = Dtype.FLOAT32,
+) -> tuple[Single, Single]:
+    """Gives h and its norm.
 
-    def rows(operand: Activations, first: int, count: int) -> Activations:
-        return operand.rows(first, count)
+    expert_out: [T, K, D]; shared: the shared expert's output [T, D] and its gate's [T, 1].
+    """
+    top_k = weights.shape[1]
+    hidden, normed = activations(device, h), empty_activations(device, *h.shape)
+    experts = activations(device, expert_out.reshape(-1, h.shape[1]))
+    weight_rows = activations(device, weights)
+    shared_rows = [activations(device, array) for array in shared or ()]
+    operand = RmsNorm(vector(device, norm_weight, dtype, 1), 1e-6)
 
     def chunk(encoder: CommandBuffer, first: int, count: int) -> None:
-        view: Buffer = host_weights.view(4 * first * top_k, 4 * count * top_k)
-        expert_rows = rows(experts, first * top_k, count * top_k)
-        shared_chunk = [rows(operand, first, count) for operand in shared_rows] or [None, None]
-        routing = moe.RoutingWeights(view, top_k)
-        moe.combine(encoder, rows(hidden, first, count), expert_rows, routing, *shared_chunk)
+        outputs = moe.ExpertOutputs(
+            experts.rows(first * top_k, count * top_k),
+            weight_rows.rows(first, count).buffer,
+            top_k,
+            *(rows.rows(first, count) for rows in shared_rows),
+        )
+        moe.combine_norm(
+            encoder, hidden.rows(first, count), outputs, operand, normed.rows(first, count)
+        )
 
     run(device, chunks, chunk)
-    return read_rows(device, hidden)
+    return read_rows(device, hidden), read_rows(device, normed)
+
+
+def run_router(
+    device: Device, logits: Single, top_k: int, chunks: Chunks, *, normalise: bool
+) -> tuple[npt.NDArray[np.int32], Single]:
+    """Gives experts and weights [T, K]."""
+    rows = activations(device, logits)
+    experts = host_array(device, np.full((len(logits), top_k), -1, np.int32))
+    weights = empty_activations(device, len(logits), top_k)
+
+    def chunk(encoder: CommandBuffer, first: int, count: int) -> None:
+        view = experts.view(4 * first * top_k, 4 * count * top_k)
+        routed = RoutedExperts(view, weights.rows(first, count).buffer, top_k)
+        router_top_k(encoder, rows.rows(first, count), routed, normalise=normalise)
+
+    run(device, chunks, chunk)
+    chosen = np.frombuffer(memoryview(experts), np.int32).reshape(len(logits), top_k).copy()
+    return chosen, read_rows(device, weights)

@@ -9,7 +9,7 @@ import pytest
 from device_arrays import Single, random_array
 from runs import (
     run_attention,
-    run_combine,
+    run_combine_norm,
     run_convolve,
     run_decay,
     run_experts,
@@ -18,6 +18,7 @@ from runs import (
     run_matmul,
     run_recurrence,
     run_rms_norm,
+    run_router,
     run_split,
 )
 from test_attention_ops import SHAPES as ATTENTION_SHAPES
@@ -59,7 +60,14 @@ def _experts(device: Device, chunks: Sequence[int]) -> Sequence[Single]:
 def _combine(device: Device, chunks: Sequence[int]) -> Sequence[Single]:
     shared = random_array(3, N_TOKENS, 67), random_array(4, N_TOKENS, 1)
     h, experts = random_array(0, N_TOKENS, 67), random_array(1, N_TOKENS, 8, 67)
-    return [run_combine(device, h, experts, random_array(2, N_TOKENS, 8), shared, chunks)]
+    weights, norm = random_array(2, N_TOKENS, 8), random_array(5, 67)
+    return run_combine_norm(device, h, experts, weights, shared, norm, chunks)
+
+
+def _router(device: Device, chunks: Sequence[int]) -> Sequence[Single]:
+    logits = random_array(0, N_TOKENS, 133)
+    experts, weights = run_router(device, logits, 7, chunks, normalise=True)
+    return [experts.astype(np.float32), weights]
 
 
 def _norms(device: Device, chunks: Sequence[int]) -> Sequence[Single]:
@@ -98,7 +106,7 @@ def _gated_delta_net(device: Device, chunks: Sequence[int]) -> Sequence[Single]:
     ]
 
 
-RUNS = [_matmul, _gate_up, _experts, _combine, _norms, _attention, _gated_delta_net]
+RUNS = [_matmul, _gate_up, _experts, _combine, _router, _norms, _attention, _gated_delta_net]
 by_kernels = pytest.mark.parametrize(
     "kernels", RUNS, ids=lambda kernels: kernels.__name__.strip("_")
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from device_arrays import random_array
-from runs import ExpertInputs, run_combine, run_experts
+from runs import ExpertInputs, run_combine_norm, run_experts
 from test_matmul_ops import format_name
 
 import reference
@@ -64,15 +64,24 @@ def test_experts(
 
 
 @pytest.mark.parametrize("with_shared", [False, True])
+@pytest.mark.parametrize("dtype", Dtype, ids=lambda dtype: dtype.name)
 @pytest.mark.parametrize(("n_tokens", "top_k", "width"), [(1, 1, 1), (1, 8, 2048), (5, 3, 67)])
-def test_combine(device: Device, with_shared: bool, n_tokens: int, top_k: int, width: int) -> None:
+def test_combine_norm(
+    device: Device, with_shared: bool, dtype: Dtype, n_tokens: int, top_k: int, width: int
+) -> None:
     h, experts = random_array(0, n_tokens, width), random_array(1, n_tokens, top_k, width)
     weights = np.random.default_rng(2).uniform(0, 1, (n_tokens, top_k)).astype(np.float32)
+    norm_weight = random_array(5, width)
     shared = (
         (random_array(3, n_tokens, width), random_array(4, n_tokens, 1)) if with_shared else None
     )
-    out = run_combine(device, h, experts, weights, shared, [n_tokens])
-    assert_close(out, reference.moe_combine(h, experts, weights, *(shared or (None, None))))
+    out, normed = run_combine_norm(
+        device, h, experts, weights, shared, norm_weight, [n_tokens], dtype
+    )
+    wanted = reference.moe_combine(h, experts, weights, *(shared or (None, None)))
+    assert_close(out, wanted)
+    meaning = reference.decode(reference.encode(norm_weight, dtype), dtype)
+    assert_close(normed, reference.rms_norm(wanted, meaning, 1e-6), dtype)
 
 
 def test_rows_of_pairs_outside_of_the_batch_stay_as_they_are(device: Device) -> None:

@@ -19,8 +19,11 @@ from moeflux.ops.operands import (
     ExpertPlaces,
     KeyValueCache,
     Matrix,
+    RmsNorm,
+    RoutedExperts,
     Vector,
 )
+from moeflux.ops.router import router_top_k
 from moeflux.quant import Dtype, MatrixFormat
 
 DEVICE = open_device("cpu", 1)
@@ -86,7 +89,21 @@ def places(
     return ExpertPlaces(gate_proj or wide, up_proj or wide, down_proj or tall)
 
 
-ROUTING = moe.RoutingWeights(buffer(16), 2)
+NORM = RmsNorm(vector(32), 1e-6)
+
+
+def combine_norm(
+    encoder: CommandBuffer,
+    routed: Activations,
+    shared: Activations | None = None,
+    shared_gate: Activations | None = None,
+    weights_nbytes: int = 16,
+    norm: RmsNorm = NORM,
+) -> None:
+    outputs = moe.ExpertOutputs(routed, buffer(weights_nbytes), 2, shared, shared_gate)
+    moe.combine_norm(encoder, rows(32), outputs, norm, rows(32))
+
+
 OUTSIDE = ExpertMatrixPlace(8, 32, AFFINE, 0, 1010, 144)
 
 REFUSED: list[tuple[str, Callable[[CommandBuffer], None]]] = [
@@ -96,11 +113,11 @@ REFUSED: list[tuple[str, Callable[[CommandBuffer], None]]] = [
     ),
     (
         "weight needs 16 elements, got 8",
-        lambda e: norm.rms_norm(e, rows(16), vector(8), 1e-6, rows(16)),
+        lambda e: norm.rms_norm(e, rows(16), RmsNorm(vector(8), 1e-6), rows(16)),
     ),
     (
         "out needs rows of width 16, got 8",
-        lambda e: norm.rms_norm(e, rows(16), vector(16), 1e-6, rows(8)),
+        lambda e: norm.rms_norm(e, rows(16), RmsNorm(vector(16), 1e-6), rows(8)),
     ),
     (
         "width of x needs a multiple of the weight's length, got 16 for 5",
@@ -221,20 +238,38 @@ REFUSED: list[tuple[str, Callable[[CommandBuffer], None]]] = [
         lambda e: moe.expert_down(e, batch(), places(), rows(32), rows(32)),
     ),
     (
-        "expert_out needs rows of width 32, got 16",
-        lambda e: moe.combine(e, rows(32), rows(16), ROUTING, None, None),
+        "routed needs rows of width 32, got 16",
+        lambda e: combine_norm(e, rows(16)),
     ),
     (
         "shared and shared_gate are needed together, got shared alone",
-        lambda e: moe.combine(e, rows(32), rows(32), ROUTING, rows(32), None),
+        lambda e: combine_norm(e, rows(32), rows(32)),
     ),
     (
         "shared_gate needs rows of width 1, got 2",
-        lambda e: moe.combine(e, rows(32), rows(32), ROUTING, rows(32), rows(2)),
+        lambda e: combine_norm(e, rows(32), rows(32), rows(2)),
     ),
     (
         "routing weights needs at least 8 bytes, got 4",
-        lambda e: moe.combine(e, rows(32), rows(32), moe.RoutingWeights(buffer(4), 2), None, None),
+        lambda e: combine_norm(e, rows(32), weights_nbytes=4),
+    ),
+    (
+        "norm weight needs 32 elements, got 8",
+        lambda e: combine_norm(e, rows(32), norm=RmsNorm(vector(8), 1e-6)),
+    ),
+    (
+        "top_k needs 1 to 4 experts, got 5",
+        lambda e: router_top_k(
+            e, rows(4), RoutedExperts(buffer(20), buffer(20), 5), normalise=True
+        ),
+    ),
+    (
+        "routed experts needs at least 8 bytes, got 4",
+        lambda e: router_top_k(e, rows(4), RoutedExperts(buffer(4), buffer(8), 2), normalise=True),
+    ),
+    (
+        "routing weights needs at least 8 bytes, got 4",
+        lambda e: router_top_k(e, rows(4), RoutedExperts(buffer(8), buffer(4), 2), normalise=True),
     ),
 ]
 

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from moeflux._core import Buffer, Device, Encoder
 from moeflux.blocks.mlp import DenseMlp
-from moeflux.blocks.workspace import Float32Array, Int32Array, Workspace, float32_array, int32_array
+from moeflux.blocks.workspace import Int32Array, Workspace, int32_array
 from moeflux.ops import moe as ops
 from moeflux.ops.matmul import matmul
-from moeflux.ops.operands import Activations, ExpertBatch, ExpertPlaces, Matrix
-
-
-@dataclass(frozen=True)
-class Routing:
-    """The routed experts of T tokens, best first: experts int32 [T, K], weights float32 [T, K]."""
-
-    experts: Int32Array
-    weights: Float32Array
+from moeflux.ops.operands import (
+    Activations,
+    ExpertBatch,
+    ExpertPlaces,
+    Matrix,
+    RmsNorm,
+    RoutedExperts,
+)
+from moeflux.ops.router import router_top_k
 
 
 @dataclass(frozen=True)
@@ -45,27 +45,20 @@ class SparseMoe:
     def n_experts(self) -> int:
         return self.router.rows
 
-    def encode_router(self, encoder: Encoder, x: Activations, logits: Activations) -> None:
-        """logits [T, E] = router x."""
+    def encode_router(
+        self, encoder: Encoder, x: Activations, routed: RoutedExperts, work: Workspace
+    ) -> None:
+        """The experts and weights of each token of x [T, D], from logits [T, E] = router x."""
+        logits = work.rows("router_logits", self.n_experts)
         matmul(encoder, self.router, x, logits)
+        router_top_k(encoder, logits, routed, normalise=self.normalise)
 
-    def route(self, logits: Float32Array) -> Routing:
-        """Softmax over all E in float32; the top_k largest (ties: lower index) over their sum.
-
-        logits: float32 [T, E]. Without `normalise` the probabilities stay as they are.
-        """
-        probabilities = np.exp(logits - logits.max(axis=-1, keepdims=True))
-        probabilities /= probabilities.sum(axis=-1, keepdims=True)
-        order = np.argsort(-probabilities, axis=-1, kind="stable")[:, : self.top_k]
-        weights = np.take_along_axis(probabilities, order, axis=-1)
-        if self.normalise:
-            weights /= weights.sum(axis=-1, keepdims=True)
-        return Routing(order.astype(np.int32), weights.astype(np.float32))
-
-    def best(self, logits: Float32Array) -> list[int]:
-        """The top_k experts of logits [1, E], best first."""
-        order: list[int] = np.argsort(-logits[0], kind="stable")[: self.top_k].tolist()
-        return order
+    def encode_shared(self, encoder: Encoder, x: Activations, work: Workspace) -> None:
+        """Run the shared expert, if there is one, on x [T, D]; its output waits for the combine."""
+        if self.shared is not None:
+            shared, shared_gate = self._shared_out(work)
+            self.shared.mlp.encode(encoder, x, shared, work, accumulate=False)
+            matmul(encoder, self.shared.shared_expert_gate, x, shared_gate)
 
     def encode_experts(
         self, encoder: Encoder, x: Activations, batch: ExpertBatch, work: Workspace
@@ -81,29 +74,30 @@ class SparseMoe:
     def encode_combine(
         self,
         encoder: Encoder,
-        x: Activations,
         h: Activations,
         weights: Buffer,
+        next_norm: RmsNorm,
+        x: Activations,
         work: Workspace,
     ) -> None:
-        """h [T, D] += sum_k weights[t, k] expert_k(x) + sigmoid(shared_expert_gate x) shared(x)."""
+        """h [T, D] += sum_k weights[t, k] expert_k(x) + sigmoid(shared_expert_gate x) shared(x).
+
+        weights: float32 [T, K]. Then x [T, D] = next_norm(h), for what follows.
+        """
         shared = shared_gate = None
         if self.shared is not None:
-            shared = work.rows("shared_expert", h.width)
-            self.shared.mlp.encode(encoder, x, shared, work, accumulate=False)
-            shared_gate = work.rows("shared_expert_gate", 1)
-            matmul(encoder, self.shared.shared_expert_gate, x, shared_gate)
-        ops.combine(
-            encoder,
-            h,
-            self._expert_out(work),
-            ops.RoutingWeights(weights, self.top_k),
-            shared,
-            shared_gate,
-        )
+            shared, shared_gate = self._shared_out(work)
+        routed = self._expert_out(work)
+        outputs = ops.ExpertOutputs(routed, weights, self.top_k, shared, shared_gate)
+        ops.combine_norm(encoder, h, outputs, next_norm, x)
 
     def _expert_out(self, work: Workspace) -> Activations:
         return work.rows("expert_out", self.places.down_proj.rows, per_token=self.top_k)
+
+    def _shared_out(self, work: Workspace) -> tuple[Activations, Activations]:
+        """The shared expert's output [T, D] and its gate's [T, 1]."""
+        rows = work.rows("shared_expert", self.places.down_proj.rows)
+        return rows, work.rows("shared_expert_gate", 1)
 
 
 class ExpertTable:
@@ -116,35 +110,29 @@ class ExpertTable:
         groups = device.buffer(4 * (1 + 3 * n_pairs), host=True)
         pairs = device.buffer(4 * n_pairs, host=True)
         self.batch = ExpertBatch(slots, slot_nbytes, groups, pairs, top_k)
-        self.weights = device.buffer(4 * n_pairs, host=True)
         self._groups = int32_array(groups, 1 + 3 * n_pairs)
         self._pairs = int32_array(pairs, n_pairs)
-        self._weights = float32_array(self.weights, n_pairs)
 
-    def set_routing(self, routing: Routing, slots: Mapping[int, int]) -> None:
-        """Write weights and groups of one token: group k is its k-th expert."""
-        top_k = routing.experts.shape[1]
-        groups = self._groups[1 : 1 + 3 * top_k].reshape(top_k, 3)
-        groups[:, 0] = [slots[expert] for expert in routing.experts[0].tolist()]
-        groups[:, 1] = self._pairs[:top_k] = np.arange(top_k, dtype=np.int32)
-        groups[:, 2] = 1
-        self._groups[0] = top_k
-        self.set_weights(routing)
+    def set_token(self, experts: Sequence[int], slots: Mapping[int, int]) -> None:
+        """A group for each of one token's experts that has a slot. The last reader has finished."""
+        groups: list[int] = []
+        pairs: list[int] = []
+        for k, expert in enumerate(experts):
+            if (slot := slots.get(expert)) is not None:
+                groups += slot, len(pairs), 1
+                pairs.append(k)
+        self._groups[0] = len(pairs)
+        self._groups[1 : 1 + len(groups)] = groups
+        self._pairs[: len(pairs)] = pairs
 
-    def set_weights(self, routing: Routing) -> None:
-        """Write the routing weights of a chunk. The caller has waited for the last reader."""
-        self._weights[: routing.weights.size] = routing.weights.reshape(-1)
-
-    def set_groups(
-        self, routing: Routing, slots: Mapping[int, int], experts: Iterable[int]
-    ) -> None:
-        """Write a group for each of `experts`, a part of those routed to: its slot and its rows."""
-        flat = routing.experts.reshape(-1)
+    def set_tokens(self, experts: Int32Array, slots: Mapping[int, int]) -> None:
+        """A group for each expert that has a slot, with the rows of experts [T, K] that name it."""
+        flat = experts.reshape(-1)
         n_groups = n_pairs = 0
-        for expert in experts:
+        for expert, slot in slots.items():
             rows = np.flatnonzero(flat == expert)
             place = 1 + 3 * n_groups
-            self._groups[place : place + 3] = slots[expert], n_pairs, rows.size
+            self._groups[place : place + 3] = slot, n_pairs, rows.size
             self._pairs[n_pairs : n_pairs + rows.size] = rows
             n_pairs += rows.size
             n_groups += 1

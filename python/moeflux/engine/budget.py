@@ -144,7 +144,7 @@ def scratch_nbytes(loaded: LoadedModel, n_tokens: int) -> int:
     table = device.buffer(4 * n_tokens * top_k, host=True)
     batch = ExpertBatch(device.buffer(size), size, table, table, top_k)
     for layer in decoder.layers:
-        layer.encode_mixer(encoder, layer.new_state(device, n_tokens), work)
+        decoder.encode_mixer(encoder, layer, layer.new_state(device, n_tokens), work)
         if isinstance(layer.mlp, SparseMoe):
-            layer.encode_moe(encoder, batch, table, work)
+            decoder.encode_moe(encoder, layer, batch, work)
     return work.nbytes + LOGIT_ROWS * 4 * decoder.vocabulary

@@ -6,16 +6,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from moeflux._core import Recording, Step
-from moeflux.blocks.decoder import (
-    DecoderLayer,
-    LayerState,
-    hidden,
-    normed,
-    router_logits,
-)
-from moeflux.blocks.moe import Routing, SparseMoe
-from moeflux.blocks.workspace import Float32Array, float32_array, int32_array
+from moeflux._core import CommandBuffer, Recording, Step
+from moeflux.blocks.decoder import DecoderLayer, LayerState, routed_experts
+from moeflux.blocks.moe import SparseMoe
+from moeflux.blocks.workspace import Float32Array, Int32Array, float32_array, int32_array
 from moeflux.engine.runtime import Runtime
 from moeflux.engine.state import SequenceState
 
@@ -31,21 +25,24 @@ class LayerRecordings:
 
 @dataclass(frozen=True)
 class SparseRecordings:
-    """The expert half, the router logits [1, E] it waits for, and the next layer's router."""
+    """The expert half, what the host reads before it, and the next layer's router."""
 
-    moe: SparseMoe
     experts: Recording
-    router_logits: Float32Array
+    """The shared expert and the routed experts that are in memory."""
+    late_experts: Recording
+    """Those that had to be waited for."""
+    combine: Recording
+    routed: Int32Array
+    """The experts routed to, [1, K], once the mixer half has finished."""
     next_layer: NextRouter | None
 
 
 @dataclass(frozen=True)
 class NextRouter:
-    """The router of a later layer applied to this layer's state: logits [1, E]."""
+    """What the router of a later layer makes of this layer's state: experts [1, K], best first."""
 
     index: int
-    moe: SparseMoe
-    logits: Float32Array
+    guessed: Int32Array
 
 
 class DecodeStep:
@@ -65,13 +62,13 @@ class DecodeStep:
             for layer, layer_state in zip(decoder.layers, state.layers, strict=True)
         ]
         self._head = device.record()
-        decoder.encode_logits(self._head, hidden(work, decoder.width), logits, work)
+        decoder.encode_logits(self._head, decoder.normed(work), logits)
 
     def __call__(self, token_id: int, position: int) -> Float32Array:
         """Logits [V] that follow `token_id` at `position`; the states advance by one token."""
         runtime, step = self._runtime, Step(position, 1)
         runtime.files.check()
-        experts, table = runtime.experts, runtime.decode_table
+        experts = runtime.experts
         started = time.perf_counter()
         if (routes := runtime.routes) is not None:
             routes.begin(position, prefill=False)
@@ -81,19 +78,11 @@ class DecodeStep:
         commands.replay(self._embedding)
         for layer in self._layers:
             commands.replay(layer.mixer)
-            if layer.sparse is None:
-                continue
-            runtime.finish(commands)
-            experts.release_all()
-            routing, guessed = self._route(layer.index, layer.sparse)
-            if routes is not None:
-                routes.route(routing.experts, guessed)
-            slots = experts.fetch(layer.index, routing.experts[0].tolist())
-            table.set_routing(routing, slots)
-            commands = runtime.command_buffer(step, f"layer {layer.index} experts")
-            commands.replay(layer.sparse.experts)
-            runtime.commit(commands)
-            commands = runtime.command_buffer(step, f"layer {layer.index + 1} mixer")
+            if layer.sparse is not None:
+                runtime.finish(commands)
+                experts.release_all()
+                routed = self._routed(layer.index, layer.sparse)
+                commands = self._experts(layer.index, layer.sparse, routed, step)
         commands.replay(self._head)
         runtime.finish(commands)
         experts.end_token(time.perf_counter() - started)
@@ -102,30 +91,60 @@ class DecodeStep:
         runtime.add_span("steps", f"decode position {position}", started)
         return self._logits.copy()
 
-    def _route(self, index: int, sparse: SparseRecordings) -> tuple[Routing, Sequence[int]]:
-        """A layer's routing, and what the next layer's router guesses, which prefetch is told."""
-        started = time.perf_counter()
-        routing, guessed = sparse.moe.route(sparse.router_logits), []
+    def _routed(self, index: int, sparse: SparseRecordings) -> list[int]:
+        """The experts that a layer routes to; prefetch is told what the next router guesses."""
+        runtime, started = self._runtime, time.perf_counter()
+        routed: list[int] = sparse.routed[0].tolist()
+        guessed: list[int] = []
         if (guess := sparse.next_layer) is not None:
-            guessed = guess.moe.best(guess.logits)
-            self._runtime.experts.offer(guess.index, guessed)
-        self._runtime.add_span("router", f"layer {index} router", started)
-        return routing, guessed
+            guessed = guess.guessed[0].tolist()
+            runtime.experts.offer(guess.index, guessed)
+        if runtime.routes is not None:
+            runtime.routes.route([routed], guessed)
+        runtime.add_span("router", f"layer {index} router", started)
+        return routed
+
+    def _experts(
+        self, index: int, sparse: SparseRecordings, routed: Sequence[int], step: Step
+    ) -> CommandBuffer:
+        """The expert half: what is in memory is computed while the rest is read.
+
+        What follows goes into the command buffer that is returned, which has not been committed.
+        """
+        runtime = self._runtime
+        ready, late = runtime.decode_tables
+        fetch = runtime.experts.begin_fetch(index, routed)
+        ready.set_token(routed, fetch.ready)
+        commands = runtime.command_buffer(step, f"layer {index} experts")
+        commands.replay(sparse.experts)
+        if not fetch.pending:
+            commands.replay(sparse.combine)
+            runtime.commit(commands)
+            return runtime.command_buffer(step, f"layer {index + 1} mixer")
+        runtime.commit(commands)
+        late.set_token(routed, fetch.wait())
+        commands = runtime.command_buffer(step, f"layer {index} late experts")
+        commands.replay(sparse.late_experts)
+        commands.replay(sparse.combine)
+        return commands
 
     def _record(self, layer: DecoderLayer, state: LayerState) -> LayerRecordings:
         runtime = self._runtime
-        work, table = runtime.decode_work, runtime.decode_table
-        mixer = runtime.device.record()
-        layer.encode_mixer(mixer, state, work)
+        work, decoder, record = runtime.decode_work, runtime.decoder, runtime.device.record
+        mixer = record()
+        decoder.encode_mixer(mixer, layer, state, work)
         if not isinstance(layer.mlp, SparseMoe):
             return LayerRecordings(layer.index, mixer, None)
+        moe, x, (ready, late) = layer.mlp, decoder.normed(work), runtime.decode_tables
+        experts, late_experts, combine = record(), record(), record()
+        moe.encode_shared(experts, x, work)
+        moe.encode_experts(experts, x, ready.batch, work)
+        moe.encode_experts(late_experts, x, late.batch, work)
+        decoder.encode_combine(combine, layer, work)
+        routed = int32_array(routed_experts(work, moe.top_k).experts, 1, moe.top_k)
         next_layer = self._record_next_router(mixer, layer)
-        experts = runtime.device.record()
-        layer.encode_moe(experts, table.batch, table.weights, work)
-        n_experts = layer.mlp.n_experts
-        logits = float32_array(router_logits(work, n_experts).buffer, 1, n_experts)
         return LayerRecordings(
-            layer.index, mixer, SparseRecordings(layer.mlp, experts, logits, next_layer)
+            layer.index, mixer, SparseRecordings(experts, late_experts, combine, routed, next_layer)
         )
 
     def _record_next_router(self, mixer: Recording, layer: DecoderLayer) -> NextRouter | None:
@@ -133,11 +152,10 @@ class DecodeStep:
         runtime = self._runtime
         if not (runtime.experts.wants_offers or runtime.records_guesses):
             return None
+        work, x = runtime.decode_work, runtime.decoder.normed(runtime.decode_work)
         for later in runtime.decoder.layers[layer.index + 1 :]:
             if isinstance(later.mlp, SparseMoe):
-                work, n_experts = runtime.decode_work, later.mlp.n_experts
-                logits = work.rows("next_router_logits", n_experts, host=True)
-                later.mlp.encode_router(mixer, normed(work, runtime.decoder.width), logits)
-                array = float32_array(logits.buffer, 1, n_experts)
-                return NextRouter(later.index, later.mlp, array)
+                guess = routed_experts(work, later.mlp.top_k, of="next layer")
+                later.mlp.encode_router(mixer, x, guess, work)
+                return NextRouter(later.index, int32_array(guess.experts, 1, guess.top_k))
         return None

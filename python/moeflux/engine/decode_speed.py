@@ -34,7 +34,7 @@ from moeflux.experts.eviction import make_policy
 from moeflux.experts.reads import ExpertReads, ReadSettings
 from moeflux.experts.residency import ExpertResidency
 from moeflux.experts.slots import SlotPool
-from moeflux.experts.stream import ExpertStream, slot_nbytes
+from moeflux.experts.stream import ExpertStream, Fetch, slot_nbytes
 from moeflux.experts.timeline import Timeline
 from moeflux.memory import available_memory
 from moeflux.models import load_model
@@ -222,18 +222,24 @@ class _StandInExperts:
     def offer(self, layer: int, ranked: Sequence[int]) -> None:
         """Guesses are computed, and not needed."""
 
-    def fetch(self, layer: int, experts: Sequence[int]) -> Mapping[int, int]:
+    def begin_fetch(self, layer: int, experts: Sequence[int]) -> Fetch:
         plan = self.residency.demand(self._ordinal[layer], experts)
         for read in plan.read:
             self.residency.finished(read.slot)
         self.counters.add_fetch(plan.lease, 0.0)
         if self._next_slot + len(experts) > self.n_slots:
             self._next_slot = 0
-        first = self._next_slot
+        first, n_missed = self._next_slot, self.n_missed
         self._next_slot += len(experts)
-        if self.n_missed:
-            read_at_once(self.reads, self._cached_experts(self.n_missed), first)
-        return {expert: first + k for k, expert in enumerate(experts)}
+        slots = {expert: first + k for k, expert in enumerate(experts)}
+        if not n_missed:
+            return Fetch(slots)
+        missed = {expert: slots.pop(expert) for expert in experts[:n_missed]}
+        return Fetch(slots, lambda: self._read(missed, first))
+
+    def _read(self, missed: Mapping[int, int], first: int) -> Mapping[int, int]:
+        read_at_once(self.reads, self._cached_experts(len(missed)), first)
+        return missed
 
     def _cached_experts(self, count: int) -> list[ExpertKey]:
         """The next ones."""

@@ -203,6 +203,7 @@ def stream_settings(n_slots: int, settings: Settings) -> StreamSettings:
         n_parts=settings.n_read_parts,
         verify=Verify(settings.verify),
         timeout=settings.read_timeout,
+        n_retries=settings.n_read_retries,
     )
     return StreamSettings(n_slots, settings.eviction, settings.prefetch, reads)
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from moeflux._core import CommandBuffer, Step
-from moeflux.blocks.decoder import DecoderLayer, hidden, normed, router_logits
-from moeflux.blocks.moe import Routing, SparseMoe
+from moeflux.blocks.decoder import DecoderLayer, routed_experts
+from moeflux.blocks.moe import SparseMoe
 from moeflux.blocks.workspace import Float32Array, float32_array, int32_array
 from moeflux.engine.runtime import LOGIT_ROWS, Runtime
 from moeflux.engine.state import SequenceState
@@ -40,7 +40,7 @@ class Prefill:
     def run(self, state: SequenceState, token_ids: Sequence[int]) -> None:
         """One chunk (at most prefill_chunk tokens): the states advance.
 
-        The last hidden rows stay in the workspace.
+        The last normed rows stay in the workspace.
         """
         runtime, step = self._runtime, Step(state.position, len(token_ids), prefill=True)
         runtime.files.check()
@@ -53,7 +53,7 @@ class Prefill:
         commands = runtime.command_buffer(step, "embedding")
         decoder.encode_embedding(commands, self._tokens, work)
         for layer, layer_state in zip(decoder.layers, state.layers, strict=True):
-            layer.encode_mixer(commands, layer_state, work)
+            decoder.encode_mixer(commands, layer, layer_state, work)
             if isinstance(layer.mlp, SparseMoe):
                 runtime.finish(commands)
                 runtime.experts.release_all()
@@ -77,9 +77,9 @@ class Prefill:
         array = float32_array(logits.buffer, LOGIT_ROWS, decoder.vocabulary)
         for done in range(0, count, LOGIT_ROWS):
             n_rows = min(LOGIT_ROWS, count - done)
-            rows = hidden(work, decoder.width).rows(first + done, n_rows)
+            rows = decoder.normed(work).rows(first + done, n_rows)
             commands = runtime.command_buffer(Step(0, n_rows, prefill=True), "logits")
-            decoder.encode_logits(commands, rows, logits, runtime.logit_work)
+            decoder.encode_logits(commands, rows, logits)
             runtime.finish(commands)
             out[done : done + n_rows] = array[:n_rows]
         return out
@@ -87,19 +87,21 @@ class Prefill:
     def _experts(self, layer: DecoderLayer, moe: SparseMoe, step: Step) -> CommandBuffer:
         """The expert half of a layer in waves: while one computes, the next is read."""
         runtime = self._runtime
-        work, width = runtime.prefill_work, runtime.decoder.width
-        experts, x = runtime.experts, normed(work, width)
-        routing = self._route(layer.index, moe, step.n_tokens)
+        work, decoder, experts = runtime.prefill_work, runtime.decoder, runtime.experts
+        x, started = decoder.normed(work), time.perf_counter()
+        routed = int32_array(routed_experts(work, moe.top_k).experts, work.capacity, moe.top_k)
+        routed = routed[: step.n_tokens]
         if runtime.routes is not None:
-            runtime.routes.route(routing.experts)
-        for table in self._tables:
-            table.set_weights(routing)
+            runtime.routes.route(routed.tolist())
+        wanted = np.unique(routed).tolist()
+        runtime.add_span("router", f"layer {layer.index} router", started)
+        commands = runtime.command_buffer(step, f"layer {layer.index} shared expert")
+        moe.encode_shared(commands, x, work)
+        runtime.commit(commands)
         running: CommandBuffer | None = None
-        wanted = np.unique(routing.experts).tolist()
         for index, wave in enumerate(experts.waves(layer.index, wanted)):
             table = self._tables[index % 2]
-            slots = experts.fetch(layer.index, wave, Demand.PREFILL)
-            table.set_groups(routing, slots, wave)
+            table.set_tokens(routed, experts.fetch(layer.index, wave, Demand.PREFILL))
             commands = runtime.command_buffer(step, f"layer {layer.index} experts")
             moe.encode_experts(commands, x, table.batch, work)
             runtime.commit(commands)
@@ -108,13 +110,5 @@ class Prefill:
                 experts.release_oldest()
             running = commands
         commands = runtime.command_buffer(step, f"layer {layer.index + 1} mixer")
-        moe.encode_combine(commands, x, hidden(work, width), self._tables[0].weights, work)
+        decoder.encode_combine(commands, layer, work)
         return commands
-
-    def _route(self, index: int, moe: SparseMoe, n_tokens: int) -> Routing:
-        started = time.perf_counter()
-        logits = router_logits(self._runtime.prefill_work, moe.n_experts)
-        array = float32_array(logits.buffer, self._runtime.prefill_chunk, moe.n_experts)
-        routing = moe.route(array[:n_tokens])
-        self._runtime.add_span("router", f"layer {index} router", started)
-        return routing

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from moeflux.blocks.workspace import Int32Array
 from moeflux.experts.stream import ExpertStream
 from moeflux.experts.trace import TokenRoutes, TraceHeader
 from moeflux.models.loaded import ModelConfig
@@ -32,12 +31,12 @@ class RouteRecorder:
         self._position, self._prefill = position, prefill
         self._experts, self._predicted = [], [()]
 
-    def route(self, experts: Int32Array, next_layer: Sequence[int] = ()) -> None:
-        """The next layer with experts: int32 [T, K], best first.
+    def route(self, experts: Sequence[Sequence[int]], next_layer: Sequence[int] = ()) -> None:
+        """The next layer with experts: those of each token, best first.
 
         `next_layer`: what the router after it would choose from this layer's state.
         """
-        self._experts.append([tuple(row) for row in experts.tolist()])
+        self._experts.append([tuple(row) for row in experts])
         self._predicted.append(tuple(next_layer))
 
     def end(self) -> None:

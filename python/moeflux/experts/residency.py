@@ -52,6 +52,11 @@ class DemandCounts:
         self.n_demands[lease.layer] += 1
         self.n_stalled[lease.layer] += bool(lease.late or lease.missed)
 
+    def add_ready(self, layer: int, n_experts: int) -> None:
+        """Count one demand, all of it ready."""
+        self.n_ready[layer] += n_experts
+        self.n_demands[layer] += 1
+
     @property
     def stall_rate(self) -> float:
         """Share of demands that had to wait; 0 before any."""

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from moeflux._core import Buffer, Device
 from moeflux.checkpoint import LayerExperts
-from moeflux.errors import ExpertReadError, ReadCancelled, ReadError
 from moeflux.experts.counters import StreamCounters
 from moeflux.experts.eviction import make_policy
 from moeflux.experts.governor import Governor
 from moeflux.experts.idle import IdleWindow
 from moeflux.experts.lease import Demand, ExpertSlot, Lease
+from moeflux.experts.pending_reads import PendingReads
 from moeflux.experts.predict import NextRouter, make_predictor
-from moeflux.experts.reads import ExpertReads, Read, ReadSettings
+from moeflux.experts.reads import ExpertReads, ReadSettings
 from moeflux.experts.residency import ExpertResidency
 from moeflux.experts.slots import SlotPool
 from moeflux.experts.timeline import Timeline
@@ -54,6 +54,25 @@ def slot_nbytes(layers: Iterable[LayerExperts | None]) -> int:
     return -(-largest // SLOT_ALIGNMENT) * SLOT_ALIGNMENT
 
 
+class Fetch:
+    """The slots of a layer's demanded experts: of those in memory now, of the others by wait()."""
+
+    def __init__(
+        self, ready: Mapping[int, int], wait: Callable[[], Mapping[int, int]] | None = None
+    ) -> None:
+        self.ready = ready
+        self._wait = wait
+
+    @property
+    def pending(self) -> bool:
+        """Some are still being read."""
+        return self._wait is not None
+
+    def wait(self) -> Mapping[int, int]:
+        """The slots of the others, when they are in memory. Raises ExpertReadError."""
+        return self._wait() if self._wait is not None else {}
+
+
 class ExpertStream:
     """All routed experts of a model, of which `n_slots` are in memory.
 
@@ -80,7 +99,6 @@ class ExpertStream:
         self.slots: Buffer = device.buffer(self.n_slots * self.slot_nbytes)
         self.counters = StreamCounters.of_layers(len(layers))
         self.governor = Governor() if settings.prefetch == "auto" else None
-        self.timeline: Timeline | None = None
         self.n_experts = sum(layer.n_experts for layer in layers)
         self._n_layers = len(layers)
         self._next_router = NextRouter(self._n_layers)
@@ -91,20 +109,34 @@ class ExpertStream:
         self._reads = ExpertReads(device, dict(enumerate(layers)), views, settings.reads)
         self.read_mode = self._reads.mode
         self.record_nbytes = tuple(layer.record_nbytes for layer in layers)
-        whole = self.n_slots >= sum(layer.n_experts for layer in layers)
+        self._whole = self.n_slots >= self.n_experts
+        self._known: list[dict[int, int]] = [{} for _ in layers]
+        """With room for all experts none is ever evicted: the slots of those that were read."""
         policy = make_policy(settings.eviction, self.n_slots, top_k, self._n_layers)
         self._guesses = (
-            None if whole else make_predictor(settings.prefetch, self._next_router, self._n_layers)
+            None
+            if self._whole
+            else make_predictor(settings.prefetch, self._next_router, self._n_layers)
         )
         self.residency = ExpertResidency(
             SlotPool(self.n_slots, min(top_k, self.n_slots), policy),
             self.record_nbytes,
             self._guesses,
         )
-        self._leases: deque[Lease] = deque()
-        self._under_way: dict[int, Read] = {}
+        self._leases: deque[Lease | None] = deque()
+        """Of each fetch that has not been released; None where nothing needed to be pinned."""
+        self._pending = PendingReads(self._reads, self.residency, self.counters, self.layer_indices)
         self._idle = IdleWindow()
         self._idle_since: float | None = None
+
+    @property
+    def timeline(self) -> Timeline | None:
+        """Where reads and waits are noted."""
+        return self._pending.timeline
+
+    @timeline.setter
+    def timeline(self, timeline: Timeline | None) -> None:
+        self._pending.timeline = timeline
 
     @property
     def wants_offers(self) -> bool:
@@ -115,36 +147,39 @@ class ExpertStream:
         """What the router of `layer` would choose from the layer before's state, best first."""
         self._next_router.offer(self._ordinal[layer], ranked)
 
+    def begin_fetch(
+        self, layer: int, experts: Sequence[int], demand: Demand = Demand.DECODE
+    ) -> Fetch:
+        """Pin experts of a layer until they are released, and start to read those not in memory."""
+        started, ordinal = time.perf_counter(), self._ordinal[layer]
+        if self._whole and (known := self._found(ordinal, experts, demand)) is not None:
+            self._leases.append(None)
+            return Fetch(known)
+        if self._idle_since is not None and demand is Demand.DECODE:
+            self._idle.record_idle(started - self._idle_since)
+        self._pending.collect()
+        plan = self.residency.demand(ordinal, experts, demand)
+        self._leases.append(plan.lease)
+        self._pending.cancel(plan.cancel)
+        for expert in plan.read:
+            self._pending.submit(expert, urgent=True)
+        for expert in plan.promote:
+            self._pending.promote(expert)
+        ready = {expert.expert: expert.slot for expert in plan.lease.ready}
+        if not plan.read and not plan.promote:
+            self._end_fetch(plan.lease, 0.0, demand)
+            return Fetch(ready)
+        return Fetch(ready, lambda: self._wait(plan.lease, started, demand))
+
     def fetch(
         self, layer: int, experts: Sequence[int], demand: Demand = Demand.DECODE
     ) -> Mapping[int, int]:
-        """The slot of each expert, read from disk where it is not there yet; pinned until released.
+        """The slot of each expert, once all are in memory; pinned until released.
 
-        Reads that are guessed for the next layer go out behind those of this one. Raises
-        ExpertReadError; the experts stay pinned until they are released all the same.
+        Raises ExpertReadError; the experts stay pinned until they are released all the same.
         """
-        started, ordinal = time.perf_counter(), self._ordinal[layer]
-        if self._idle_since is not None and demand is Demand.DECODE:
-            self._idle.record_idle(started - self._idle_since)
-        self._collect()
-        plan = self.residency.demand(ordinal, experts, demand)
-        self._leases.append(plan.lease)
-        self._cancel(plan.cancel)
-        for expert in plan.read:
-            self._submit(expert, urgent=True)
-        for expert in plan.promote:
-            self._under_way[expert.slot].ticket.promote()
-        wanted = [*plan.read, *plan.promote]
-        self._wait(wanted)
-        if demand is Demand.DECODE:
-            self._speculate(ordinal + 1)
-        ended = self._idle_since = time.perf_counter()
-        self.counters.add_fetch(plan.lease, ended - started if wanted else 0.0)
-        if wanted:
-            self._idle.record_reads(len(wanted) * self.record_nbytes[ordinal], ended - started)
-        if wanted and self.timeline is not None:
-            self.timeline.add("wait for experts", f"layer {layer}", started, ended)
-        return plan.lease.slots
+        fetch = self.begin_fetch(layer, experts, demand)
+        return {**fetch.ready, **fetch.wait()}
 
     def waves(self, layer: int, experts: Sequence[int]) -> list[tuple[int, ...]]:
         """The experts in groups, two of which fit the slots together."""
@@ -170,7 +205,9 @@ class ExpertStream:
 
     def release_oldest(self) -> None:
         """Unpin the experts of the earliest fetch."""
-        self.residency.release(self._leases.popleft())
+        lease = self._leases.popleft()
+        if lease is not None:
+            self.residency.release(lease)
 
     def release_all(self) -> None:
         """Unpin the experts of every fetch."""
@@ -186,10 +223,9 @@ class ExpertStream:
 
     def close(self) -> None:
         """Wait for the reads that run and stop. The device has finished. Idempotent."""
-        self._give_up(self.residency.close())
+        self._pending.give_up(self.residency.close())
         self._reads.close()
-        for slot in list(self._under_way):
-            self._settle(slot)
+        self._pending.settle()
         self.release_all()
         self.residency.pool.close()
 
@@ -197,102 +233,42 @@ class ExpertStream:
         if self._guesses is None or (self.governor is not None and not self.governor.enabled):
             return
         guess = self.residency.speculate(layer, self._idle.nbytes)
-        self._cancel(guess.cancel)
+        self._pending.cancel(guess.cancel)
         for expert in guess.read:
-            self._submit(expert, urgent=False)
-
-    def _submit(self, expert: ExpertSlot, *, urgent: bool) -> None:
-        self._under_way[expert.slot] = self._reads.submit(expert, urgent=urgent)
-
-    def _cancel(self, experts: Sequence[ExpertSlot]) -> None:
-        for expert in experts:
-            if expert.slot in self._under_way:
-                self._under_way[expert.slot].ticket.cancel()
-
-    def _give_up(self, experts: Sequence[ExpertSlot]) -> None:
-        """Cancel these reads; of one that an error kept from being submitted nothing will come."""
-        self._cancel(experts)
-        for expert in experts:
-            if expert.slot not in self._under_way:
-                self.residency.cancelled(expert.slot)
+            self._pending.submit(expert, urgent=False)
 
     def _end_reads(self, experts: Sequence[ExpertSlot]) -> None:
-        self._give_up(experts)
-        for slot in list(self._under_way):
-            self._settle(slot)
+        self._pending.give_up(experts)
+        self._pending.settle()
 
-    def _collect(self) -> None:
-        """Report the reads that have ended meanwhile."""
-        for slot, read in list(self._under_way.items()):
-            if read.ticket.done:
-                self._settle(slot)
-
-    def _wait(self, experts: Sequence[ExpertSlot]) -> None:
-        """Wait for all demanded reads, also after one has failed; then raise the first failure."""
-        failure: ExpertReadError | None = None
-        started = time.perf_counter()
+    def _found(self, layer: int, experts: Sequence[int], demand: Demand) -> dict[int, int] | None:
+        """The slots, if all experts of the model have one and these have been read before."""
+        slots, known = self._known[layer], {}
         for expert in experts:
-            try:
-                self._deliver(expert, started)
-            except ReadError as error:
-                if failure is None:
-                    index = self.layer_indices[expert.layer]
-                    failure = ExpertReadError(index, expert.expert, error)
-                    failure.__cause__ = error
-        if failure is not None:
-            raise failure
+            if expert not in slots:
+                return None
+            known[expert] = slots[expert]
+        self.counters.n_ready += len(known)
+        self.residency.counts[demand].add_ready(layer, len(known))
+        return known
 
-    def _deliver(self, expert: ExpertSlot, started: float) -> None:
-        """See a demanded read through, again if it was cancelled as a guess or may be retried.
-
-        Time counts from `started`, when the layer began to wait, or from a later submission.
-        """
-        attempts = 1 + self.settings.reads.n_retries
-        while True:
-            read = self._under_way[expert.slot]
-            try:
-                self._reads.wait(read, max(started, read.submitted))
-            except ReadCancelled:
-                del self._under_way[expert.slot]
-                self.residency.cancelled(expert.slot)
-            except ReadError:
-                self.counters.n_failed_reads += 1
-                if not read.ticket.done:
-                    raise
-                del self._under_way[expert.slot]
-                self.residency.failed(expert.slot)
-                attempts -= 1
-                if attempts == 0:
-                    raise
-            else:
-                self._delivered(read)
-                return
-            self._submit(self.residency.retry(expert.slot), urgent=True)
-
-    def _settle(self, slot: int) -> None:
-        """Report how a read ended that nobody waits for; one that does not end keeps its slot."""
-        read = self._under_way[slot]
-        try:
-            self._reads.wait(read, read.submitted)
-        except ReadCancelled:
-            self.residency.cancelled(slot)
-        except ReadError:
-            if not read.ticket.done:
-                return
-            self.counters.n_failed_reads += 1
-            self.residency.failed(slot)
-        else:
-            self._delivered(read)
-            return
-        del self._under_way[slot]
-
-    def _delivered(self, read: Read) -> None:
-        del self._under_way[read.expert.slot]
-        self.residency.finished(read.expert.slot)
-        self.counters.bytes_read += read.ticket.nbytes
-        self.counters.n_reads += 1
+    def _wait(self, lease: Lease, began: float, demand: Demand) -> dict[int, int]:
+        """The slots of the experts that were not in memory, when they are."""
+        started, awaited = time.perf_counter(), (*lease.late, *lease.missed)
+        self._pending.wait(awaited)
+        ended = time.perf_counter()
+        self._end_fetch(lease, ended - started, demand)
+        self._idle.record_reads(len(awaited) * self.record_nbytes[lease.layer], ended - began)
         if self.timeline is not None:
-            name = "read" if read.urgent else "prefetch"
-            label = f"layer {self.layer_indices[read.expert.layer]} expert {read.expert.expert}"
-            end = read.submitted + read.ticket.seconds
-            self.timeline.add(name, label, read.submitted, end)
+            label = f"layer {self.layer_indices[lease.layer]}"
+            self.timeline.add("wait for experts", label, started, ended)
+        return {expert.expert: expert.slot for expert in awaited}
+
+    def _end_fetch(self, lease: Lease, stalled: float, demand: Demand) -> None:
+        """All experts are in memory; the drive is free for guesses, which would slow demands."""
+        self.counters.add_fetch(lease, stalled)
+        if self._whole:
+            self._known[lease.layer].update(lease.slots)
+        self._idle_since = time.perf_counter()
+        if demand is Demand.DECODE:
+            self._speculate(lease.layer + 1)

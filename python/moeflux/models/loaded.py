@@ -10,6 +10,7 @@ from moeflux.blocks.decoder import Decoder, DecoderLayer
 from moeflux.blocks.mlp import DenseMlp
 from moeflux.blocks.moe import SharedExpert, SparseMoe
 from moeflux.checkpoint import Checkpoint, DenseWeights, ExpertShape, LayerExperts
+from moeflux.ops.operands import RmsNorm
 
 
 class ModelConfig(Protocol):
@@ -71,12 +72,12 @@ def load_decoder(
         load_layer(index, weights.under(checkpoint.layer(index)))
         for index in range(config.num_hidden_layers)
     ]
+    norm = weights.vector(f"{checkpoint.trunk}.norm.weight", hidden, plus_one=plus_one)
     decoder = Decoder(
         embedding=weights.matrix(checkpoint.embed_tokens, vocabulary, hidden),
         layers=tuple(layer for layer, _ in loaded),
-        norm=weights.vector(f"{checkpoint.trunk}.norm.weight", hidden, plus_one=plus_one),
+        norm=RmsNorm(norm, config.rms_norm_eps),
         lm_head=weights.matrix(checkpoint.lm_head, vocabulary, hidden),
-        epsilon=config.rms_norm_eps,
     )
     experts = tuple(places for _, places in loaded)
     return LoadedModel(config, decoder, experts, weights.mapped_nbytes + weights.copied_nbytes)

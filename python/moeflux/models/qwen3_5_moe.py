@@ -18,7 +18,7 @@ from moeflux.blocks.moe import SharedExpert, SparseMoe
 from moeflux.checkpoint import Checkpoint, ConfigReader, DenseWeights, LayerExperts
 from moeflux.models.loaded import LoadedModel, expert_shape, load_decoder, load_mlp, load_moe
 from moeflux.ops.attention import HeadNorms
-from moeflux.ops.operands import AttentionShape, DeltaNetShape, Vector
+from moeflux.ops.operands import AttentionShape, DeltaNetShape, RmsNorm, Vector
 
 FULL_ATTENTION, LINEAR_ATTENTION = "full_attention", "linear_attention"
 
@@ -177,14 +177,17 @@ class LayerLoader:
         experts = self._checkpoint.experts(index, expert_shape(config))
         layer = DecoderLayer(
             index=index,
-            input_norm=self._norm(weights, "input_layernorm", config.hidden_size),
+            input_norm=self._row_norm(weights, "input_layernorm"),
             mixer=self._delta_net(weights.under("linear_attn")) if linear
             else self._attention(weights.under("self_attn")),
-            post_norm=self._norm(weights, "post_attention_layernorm", config.hidden_size),
+            post_norm=self._row_norm(weights, "post_attention_layernorm"),
             mlp=self._moe(weights.under("mlp"), experts),
-            epsilon=config.rms_norm_eps,
         )  # fmt: skip
         return layer, experts
+
+    def _row_norm(self, weights: DenseWeights, name: str) -> RmsNorm:
+        weight = self._norm(weights, name, self._config.hidden_size)
+        return RmsNorm(weight, self._config.rms_norm_eps)
 
     def _norm(self, weights: DenseWeights, name: str, width: int) -> Vector:
         return weights.vector(f"{name}.weight", width, plus_one=self.plus_one)

@@ -13,7 +13,7 @@ from moeflux.blocks.decoder import DecoderLayer
 from moeflux.checkpoint import Checkpoint, DenseWeights, LayerExperts
 from moeflux.models.loaded import LoadedModel, expert_shape, load_decoder, load_mlp, load_moe
 from moeflux.ops.attention import HeadNorms
-from moeflux.ops.operands import AttentionShape, Vector
+from moeflux.ops.operands import AttentionShape, RmsNorm, Vector
 
 
 @dataclass(frozen=True)
@@ -106,14 +106,17 @@ def _layer(
     mlp = weights.under("mlp")
     return DecoderLayer(
         index=index,
-        input_norm=weights.vector("input_layernorm.weight", config.hidden_size),
+        input_norm=_norm(weights, "input_layernorm", config),
         mixer=_attention(weights.under("self_attn"), config, rope),
-        post_norm=weights.vector("post_attention_layernorm.weight", config.hidden_size),
+        post_norm=_norm(weights, "post_attention_layernorm", config),
         mlp=load_moe(mlp, config, experts, None, normalise=config.norm_topk_prob)
         if experts is not None
         else load_mlp(mlp, config.intermediate_size, config.hidden_size),
-        epsilon=config.rms_norm_eps,
     )
+
+
+def _norm(weights: DenseWeights, name: str, config: Config) -> RmsNorm:
+    return RmsNorm(weights.vector(f"{name}.weight", config.hidden_size), config.rms_norm_eps)
 
 
 def _attention(weights: DenseWeights, config: Config, rope: Vector) -> FullAttention:

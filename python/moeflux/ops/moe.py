@@ -6,20 +6,37 @@ import struct
 from dataclasses import dataclass
 
 from moeflux._core import Buffer, Encoder
-from moeflux.ops.checks import check_multiple, check_nbytes_at_least, check_width
-from moeflux.ops.operands import Activations, ExpertBatch, ExpertMatrixPlace, ExpertPlaces
+from moeflux.ops.checks import check_length, check_multiple, check_nbytes_at_least, check_width
+from moeflux.ops.operands import (
+    Activations,
+    ExpertBatch,
+    ExpertMatrixPlace,
+    ExpertPlaces,
+    RmsNorm,
+)
 
 _EXPERT_GATE_UP = struct.Struct("=QIIIIIIIIII")
 _EXPERT_DOWN = struct.Struct("=QIIIIII")
-_COMBINE = struct.Struct("=II")
+_COMBINE_NORM = struct.Struct("=IIf")
 
 
 @dataclass(frozen=True)
-class RoutingWeights:
-    """Host float32 [T, top_k]."""
+class ExpertOutputs:
+    """routed [T * K, D], weights float32 [T, K]; shared [T, D] and shared_gate [T, 1] or neither.
 
-    buffer: Buffer
+    Raises ValueError for one of the last two alone.
+    """
+
+    routed: Activations
+    weights: Buffer
     top_k: int
+    shared: Activations | None = None
+    shared_gate: Activations | None = None
+
+    def __post_init__(self) -> None:
+        if (self.shared is None) != (self.shared_gate is None):
+            given = "shared" if self.shared_gate is None else "shared_gate"
+            raise ValueError(f"shared and shared_gate are needed together, got {given} alone")
 
 
 def expert_gate_up(
@@ -84,35 +101,31 @@ def expert_down(
     encoder.dispatch(pipeline, buffers, params)
 
 
-def combine(
-    encoder: Encoder,
-    h: Activations,
-    expert_out: Activations,
-    weights: RoutingWeights,
-    shared: Activations | None,
-    shared_gate: Activations | None,
+def combine_norm(
+    encoder: Encoder, h: Activations, outputs: ExpertOutputs, norm: RmsNorm, out: Activations
 ) -> None:
-    """Add sum_k weights[t, k] expert_out[t * K + k] + sigmoid(shared_gate[t]) shared[t] to h[t].
+    """Add sum_k weights[t, k] routed[t * K + k] + sigmoid(shared_gate[t]) shared[t] to h[t].
 
-    k ascends. h, shared: [T, D]; expert_out: [T * K, D]; shared_gate: [T, 1]. Without a shared
-    expert both are None. Raises ValueError if the shapes do not fit or only one of the two is
-    given.
+    k ascends. Then out = rms_norm(h), for what comes next. h, out: [T, D]. Raises ValueError if the
+    widths differ.
     """
-    check_width("expert_out", expert_out, h.width)
-    check_nbytes_at_least("routing weights", weights.buffer, 4 * weights.top_k)
-    if (shared is None) != (shared_gate is None):
-        given = "shared" if shared_gate is None else "shared_gate"
-        raise ValueError(f"shared and shared_gate are needed together, got {given} alone")
+    check_width("routed", outputs.routed, h.width)
+    check_nbytes_at_least("routing weights", outputs.weights, 4 * outputs.top_k)
+    check_length("norm weight", norm.weight, h.width)
+    check_width("out", out, h.width)
     shared_buffers = [h.buffer, h.buffer]
-    if shared is not None and shared_gate is not None:
-        check_width("shared", shared, h.width)
-        check_width("shared_gate", shared_gate, 1)
-        shared_buffers = [shared.buffer, shared_gate.buffer]
-    pipeline = encoder.device.pipeline("moe_combine", shared_expert=int(shared is not None))
-    params = _COMBINE.pack(h.width, weights.top_k)
-    encoder.dispatch(
-        pipeline, [h.buffer, expert_out.buffer, weights.buffer, *shared_buffers], params
+    if outputs.shared is not None and outputs.shared_gate is not None:
+        check_width("shared", outputs.shared, h.width)
+        check_width("shared_gate", outputs.shared_gate, 1)
+        shared_buffers = [outputs.shared.buffer, outputs.shared_gate.buffer]
+    pipeline = encoder.device.pipeline(
+        "moe_combine_norm",
+        shared_expert=int(outputs.shared is not None),
+        norm_dtype=int(norm.weight.dtype),
     )
+    params = _COMBINE_NORM.pack(h.width, outputs.top_k, norm.epsilon)
+    buffers = [h.buffer, outputs.routed.buffer, outputs.weights, *shared_buffers]
+    encoder.dispatch(pipeline, [*buffers, norm.weight.buffer, out.buffer], params)
 
 
 def _check_batch(batch: ExpertBatch) -> None:

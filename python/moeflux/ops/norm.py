@@ -6,23 +6,22 @@ import struct
 
 from moeflux._core import Encoder
 from moeflux.ops.checks import check_length, check_multiple, check_width
-from moeflux.ops.operands import Activations, Vector
+from moeflux.ops.operands import Activations, RmsNorm, Vector
 
 _RMS_NORM = struct.Struct("=If")
 _GATED_RMS_NORM = struct.Struct("=IIf")
 
 
-def rms_norm(
-    encoder: Encoder, x: Activations, weight: Vector, epsilon: float, out: Activations
-) -> None:
+def rms_norm(encoder: Encoder, x: Activations, norm: RmsNorm, out: Activations) -> None:
     """Compute out = x / sqrt(mean(x^2) + epsilon) * weight per row.
 
-    x, out: [T, width]; weight: [width]. Raises ValueError if the widths differ.
+    x, out: [T, width]. Raises ValueError if the widths differ.
     """
+    weight = norm.weight
     check_length("weight", weight, x.width)
     check_width("out", out, x.width)
     pipeline = encoder.device.pipeline("rms_norm", weight_dtype=int(weight.dtype))
-    params = _RMS_NORM.pack(x.width, epsilon)
+    params = _RMS_NORM.pack(x.width, norm.epsilon)
     encoder.dispatch(pipeline, [x.buffer, weight.buffer, out.buffer], params)
 
 

@@ -55,6 +55,14 @@ class Vector:
 
 
 @dataclass(frozen=True)
+class RmsNorm:
+    """The weight [D] of an RMS norm and what is added to the mean square."""
+
+    weight: Vector
+    epsilon: float
+
+
+@dataclass(frozen=True)
 class Matrix:
     """A weight matrix [rows, cols] in `format`; scales and biases only if it is quantised."""
 
@@ -173,4 +181,13 @@ class ExpertBatch:
     slot_nbytes: int
     groups: Buffer
     pairs: Buffer
+    top_k: int
+
+
+@dataclass(frozen=True)
+class RoutedExperts:
+    """What routers write: experts, host int32 [T, K], best first, and weights float32 [T, K]."""
+
+    experts: Buffer
+    weights: Buffer
     top_k: int
