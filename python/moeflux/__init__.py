@@ -12,6 +12,7 @@ from moeflux.engine.model import Model
 from moeflux.engine.plan import Plan
 from moeflux.engine.receipt import GenerationStats
 from moeflux.engine.session import Session
+from moeflux.engine.state_budget import SessionMemoryError
 from moeflux.errors import (
     ChatTemplateError,
     CheckpointError,
@@ -42,6 +43,7 @@ __all__ = [
     "Plan",
     "ReadError",
     "Session",
+    "SessionMemoryError",
     "SessionStateError",
     "Settings",
     "Step",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import moeflux
-from moeflux.engine import decode_speed, plan, read_speed
+from moeflux.engine import budget, decode_speed, plan, read_speed
 from moeflux.engine.decode_speed import Speeds
 from moeflux.engine.plan import HIT_RATES, Workload
 from moeflux.engine.read_speed import ReadSpeed
@@ -101,7 +101,7 @@ def test_uniform_routing_hits_the_share_that_has_a_slot(folder: Path) -> None:
 
 
 def test_seconds_are_those_of_the_reads_of_every_layer() -> None:
-    workload = Workload(record_nbytes=(100, 300), top_k=2)
+    workload = Workload(record_nbytes=(100, 300), top_k=2, prefetches=False)
     speed = ReadSpeed(seconds=0.5, nbytes_per_second=1000.0)
     # All missed: in each layer half a second, and two experts.
     assert workload.read_seconds(0.0, speed) == pytest.approx(2 * 0.5 + 2 * 400 / 1000)
@@ -111,7 +111,7 @@ def test_seconds_are_those_of_the_reads_of_every_layer() -> None:
 
 
 def test_expected_seconds_lie_between_drive_and_page_cache() -> None:
-    workload = Workload(record_nbytes=(100,), top_k=1)
+    workload = Workload(record_nbytes=(100,), top_k=1, prefetches=False)
     speeds = Speeds(
         decode_seconds=1.0,
         drive=ReadSpeed(3.0, 1e12),
@@ -125,6 +125,19 @@ def test_expected_seconds_lie_between_drive_and_page_cache() -> None:
 
 
 @pytest.mark.parametrize(
+    ("read_seconds", "seconds"),
+    [(1.0, 2.0 + 0.4), (10.0, 10.0)],
+    ids=["reads that are foreseen are hidden", "but no more than fits behind computing"],
+)
+def test_prefetch_hides_reads_behind_computing(read_seconds: float, seconds: float) -> None:
+    workload = Workload(record_nbytes=(100,), top_k=1, prefetches=True)
+    speed = ReadSpeed(read_seconds, 1e12)
+    speeds = Speeds(2.0, speed, speed, direct=True, drive_is_cold=True)
+    planned = workload.planned(0.0, speeds, 0.0)
+    assert planned.expected_tokens_per_second == pytest.approx(1 / seconds)
+
+
+@pytest.mark.parametrize(
     ("n_cached", "share"),
     [(0, 0.0), (8, 0.0), (20, 0.5), (32, 1.0), (1000, 1.0)],
 )
@@ -134,7 +147,7 @@ def test_the_page_cache_holds_what_memory_beside_the_process_allows(
     memory = cap_of(folder, 8)
     needs = moeflux.plan(folder, device="cpu").needs
     room = memory + n_cached * needs.slot_nbytes
-    monkeypatch.setattr(plan, "available_memory", lambda: room)
+    monkeypatch.setattr(budget, "available_memory", lambda: room)
     assert moeflux.plan(folder, device="cpu", memory=memory).page_cache_share == share
 
 

@@ -204,7 +204,7 @@ def test_a_generation_counts_nothing_of_the_one_before(load_with_slots: LoadWith
 def test_interleaved_generations_count_their_own_steps(load_with_slots: LoadWithSlots) -> None:
     with load_with_slots(6, prefetch="off") as model:
         long, short = (model.generate(PROMPT, max_tokens=n) for n in (9, 4))
-        other = model.session()
+        other = model.session(64)
         other.prefill([1, 2, 3])
         before = model.runtime.experts.counters.snapshot()
         while next(long, None) is not None:

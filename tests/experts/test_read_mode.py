@@ -57,8 +57,10 @@ def batches(n: int) -> list[list[tuple[int, int]]]:
     return [[(index, 0), (index, 1)] for index in range(n)]
 
 
-def choose(mode: ReadMode, trial: FakeTrial, n_batches: int = 9) -> tuple[bool, str]:
-    choice = choose_read_mode(mode, trial, batches(n_batches), trial.clock)
+def choose(
+    mode: ReadMode, trial: FakeTrial, n_batches: int = 9, page_cache_share: float = 1.0
+) -> tuple[bool, str]:
+    choice = choose_read_mode(mode, trial, batches(n_batches), page_cache_share, trial.clock)
     return choice.direct, choice.reason
 
 
@@ -102,6 +104,18 @@ def test_auto_takes_the_faster_and_the_page_cache_in_doubt(
     page_cache: float, direct: float, expected: bool
 ) -> None:
     assert choose(ReadMode.AUTO, FakeTrial(page_cache, direct))[0] is expected
+
+
+@pytest.mark.parametrize(
+    ("page_cache", "direct", "expected"),
+    [(1e-3, 1e-3, True), (1e-3, 1.2e-3, True), (1e-3, 1.3e-3, False)],
+    ids=["equal", "page cache is hardly faster", "page cache is faster"],
+)
+def test_auto_takes_direct_reads_in_doubt_where_the_page_cache_can_keep_little(
+    page_cache: float, direct: float, expected: bool
+) -> None:
+    trial = FakeTrial(page_cache, direct)
+    assert choose(ReadMode.AUTO, trial, page_cache_share=0.49)[0] is expected
 
 
 def test_auto_tells_both_speeds() -> None:

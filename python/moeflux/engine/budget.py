@@ -70,6 +70,23 @@ class MemoryNeeds:
             raise MemoryCapError(cap, self)
         return min((cap - self.fixed_nbytes) // self.slot_nbytes, self.n_experts)
 
+    def states_nbytes(self, n_slots: int, cap_nbytes: int) -> int:
+        """What a cap leaves for the states of all sessions together, beside so many slots."""
+        others = self.fixed_nbytes - self.state_nbytes + n_slots * self.slot_nbytes
+        return cap_nbytes - others
+
+    def page_cache_share(self, n_slots: int) -> float:
+        """Of the experts without a slot, how many stay in the page cache beside the process.
+
+        It also keeps, until they age, those that have gone from there into slots.
+        """
+        n_without = self.n_experts - n_slots
+        if n_without == 0:
+            return 1.0
+        taken = self.fixed_nbytes - self.process_nbytes + n_slots * self.slot_nbytes
+        n_cached = (available_memory() - taken) // self.slot_nbytes
+        return min(1.0, max(0.0, (n_cached - n_slots) / n_without))
+
     def rows(self) -> list[tuple[str, str]]:
         """Purpose and size, for people."""
         return [

@@ -29,6 +29,7 @@ from moeflux.engine.routes import RouteRecorder
 from moeflux.engine.runtime import Runtime
 from moeflux.engine.sampler import Sampler, SamplingParams
 from moeflux.engine.session import Session
+from moeflux.engine.state_budget import StateBudget
 from moeflux.experts.read_mode import ReadMode
 from moeflux.experts.reads import ReadSettings, Verify
 from moeflux.experts.stream import ExpertStream, StreamSettings
@@ -61,6 +62,9 @@ class Model:
         n_slots = self._needs.n_slots(memory)
         self._runtime = self._start(n_slots)
         self._runtime.memory_cap = None if memory is None else parse_size(memory)
+        self._states = StateBudget(
+            None if memory is None else self._needs.states_nbytes(n_slots, parse_size(memory))
+        )
         self._runtime.weight_nbytes_per_token = weight_nbytes_per_token(self._loaded)
         self._prefill = Prefill(self._runtime)
         self._close = weakref.finalize(self, self._runtime.close)
@@ -107,13 +111,18 @@ class Model:
     def session(self, context_size: int | None = None) -> Session:
         """A new, empty session of `context_size` positions.
 
-        Raises ValueError beyond the model's own limit.
+        Raises ValueError beyond the model's own limit, SessionMemoryError where the states of all
+        live sessions would not fit under the memory cap.
         """
         size = context_size or self.context_size
         limit = self.config.max_position_embeddings
         if not 1 <= size <= limit:
             raise ValueError(f"context_size must be 1 .. {limit} for this model, got {size}")
-        return Session(self._runtime, self._prefill, size, owner=self)
+        nbytes = self._loaded.decoder.state_nbytes(size)
+        self._states.check(size, nbytes)
+        session = Session(self._runtime, self._prefill, size, owner=self)
+        self._states.hold(session, nbytes)
+        return session
 
     def encode_prompt(
         self, prompt: str | Sequence[Mapping[str, object]], **template: Any
@@ -137,6 +146,7 @@ class Model:
     ) -> Generation:
         """Generate text after a raw prompt or a list of chat messages: an iterator of Events.
 
+        Without a `session` it gets one with room for prompt and answer, at most `context_size`.
         Its `stats` say what it has cost so far. `timeline` gets the spans of its steps, `routes`
         the experts that they route to.
 
@@ -150,7 +160,8 @@ class Model:
         prompt_ids = self.encode_prompt(prompt, **(template or {}))
         if not prompt_ids:
             raise ValueError("the prompt is empty, at least one token is wanted")
-        session = session or self.session()
+        wanted = len(prompt_ids) + max_tokens
+        session = session or self.session(min(wanted, self.context_size))
         session.check_room(len(prompt_ids))
         request = Request(prompt_ids, sampler, limits)
         return Generation(session, self._runtime, self.tokenizer, request, timeline, routes)
@@ -161,7 +172,8 @@ class Model:
         tensor_paths = {entry.path for entry in self._checkpoint.tensors.values()}
         expert_paths = {path for layer in loaded.experts if layer for path in layer.paths}
         files = FileWatch(tensor_paths | expert_paths)
-        experts = ExpertStream(device, loaded.experts, top_k, stream_settings(n_slots, settings))
+        chosen = stream_settings(self._needs, n_slots, settings)
+        experts = ExpertStream(device, loaded.experts, top_k, chosen)
         return Runtime(
             device, device.queue(), loaded.decoder, experts, files, settings.prefill_chunk
         )
@@ -195,8 +207,8 @@ class Model:
         self.close()
 
 
-def stream_settings(n_slots: int, settings: Settings) -> StreamSettings:
-    """What the settings say of experts."""
+def stream_settings(needs: MemoryNeeds, n_slots: int, settings: Settings) -> StreamSettings:
+    """What the settings and the room in memory say of experts."""
     reads = ReadSettings(
         n_workers=settings.n_read_workers,
         mode=ReadMode(settings.read_mode),
@@ -204,6 +216,7 @@ def stream_settings(n_slots: int, settings: Settings) -> StreamSettings:
         verify=Verify(settings.verify),
         timeout=settings.read_timeout,
         n_retries=settings.n_read_retries,
+        page_cache_share=needs.page_cache_share(n_slots),
     )
     return StreamSettings(n_slots, settings.eviction, settings.prefetch, reads)
 

@@ -22,17 +22,18 @@ from moeflux.engine.read_speed import ReadSpeed
 from moeflux.experts.replay import ReplaySettings, replay
 from moeflux.experts.trace import TraceError
 from moeflux.experts.trace import load as load_trace
-from moeflux.memory import available_memory
 from moeflux.models import load_model
 from moeflux.settings import Settings
 
 NEXT_ROUTER_MODES = ("next-router", "combined", "auto")
 HIT_RATES = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
+FORESEEN_SHARE = 0.6
+"""Of the misses, how many the next layer's router foresees; published: 59 to 89 % of experts."""
 
 
 @dataclass(frozen=True)
 class PlannedSpeed:
-    """A token's reads at one hit rate and the decode speed that they allow, without prefetch."""
+    """A token's reads at one hit rate and the decode speed that they allow."""
 
     hit_rate: float
     read_nbytes_per_token: int
@@ -50,6 +51,8 @@ class Workload:
 
     record_nbytes: tuple[int, ...]
     top_k: int
+    prefetches: bool
+    """The next layer's router is asked, and its guesses are read while a layer is computed."""
 
     def read_seconds(self, hit_rate: float, speed: ReadSpeed) -> float:
         """Of a step, waiting for what it misses; hits are taken as independent."""
@@ -59,12 +62,17 @@ class Workload:
     def planned(self, hit_rate: float, speeds: Speeds, page_cache_share: float) -> PlannedSpeed:
         """`page_cache_share`: of the bytes that are missed."""
         drive, page_cache = (
-            speeds.decode_seconds + self.read_seconds(hit_rate, speed)
+            self._step_seconds(speeds.decode_seconds, self.read_seconds(hit_rate, speed))
             for speed in (speeds.drive, speeds.page_cache)
         )
         expected = page_cache_share * page_cache + (1 - page_cache_share) * drive
         nbytes = round((1 - hit_rate) * self.top_k * sum(self.record_nbytes))
         return PlannedSpeed(hit_rate, nbytes, 1 / drive, 1 / page_cache, 1 / expected)
+
+    def _step_seconds(self, compute: float, reads: float) -> float:
+        """Prefetch hides what is foreseen of the reads, at most behind all of the computing."""
+        hidden = min(compute, FORESEEN_SHARE * reads) if self.prefetches else 0.0
+        return compute + reads - hidden
 
 
 @dataclass(frozen=True)
@@ -141,10 +149,12 @@ def plan_checkpoint(
     hit_rate, source = _hit_rate(layers, needs, n_slots, settings, trace)
     device = open_named_device(device_name, settings)
     asks_next_router = n_slots < needs.n_experts and settings.prefetch in NEXT_ROUTER_MODES
-    workload = Workload(tuple(layer.record_nbytes for layer in layers), needs.top_k)
-    reads = stream_settings(n_slots, settings).reads
+    workload = Workload(
+        tuple(layer.record_nbytes for layer in layers), needs.top_k, asks_next_router
+    )
+    reads = stream_settings(needs, n_slots, settings).reads
     measured = measure_speeds(device, checkpoint, reads, asks_next_router=asks_next_router)
-    page_cache_share = 0.0 if measured.direct else _page_cache_share(needs, n_slots)
+    page_cache_share = 0.0 if measured.direct else reads.page_cache_share
     return Plan(
         info=inspect_checkpoint(folder),
         device=device.description,
@@ -181,16 +191,3 @@ def _hit_rate(
         )
     rate = replay(trace, ReplaySettings(n_slots, settings.eviction)).decode.hit_rate
     return rate, f"{path.name}, replayed"
-
-
-def _page_cache_share(needs: MemoryNeeds, n_slots: int) -> float:
-    """Of the experts without a slot, how many stay in the page cache beside the process.
-
-    It also keeps, until they age, those that have gone from there into slots.
-    """
-    n_without = needs.n_experts - n_slots
-    if n_without == 0:
-        return 1.0
-    taken = needs.fixed_nbytes - needs.process_nbytes + n_slots * needs.slot_nbytes
-    n_cached = (available_memory() - taken) // needs.slot_nbytes
-    return min(1.0, max(0.0, (n_cached - n_slots) / n_without))

@@ -19,7 +19,9 @@ from moeflux.errors import ReadTimeoutError
 TRIAL_SECONDS = 0.2
 TRIAL_NBYTES = 256 << 20
 DIRECT_ADVANTAGE = 1.1
-"""How much faster direct reads must be: the page cache also keeps what the slots cannot hold."""
+"""How much faster direct reads must be where the page cache keeps what the slots cannot hold."""
+PAGE_CACHE_ADVANTAGE = 1.25
+"""How much faster page cache reads must be where it can keep little, for all their copying."""
 
 ExpertKey = tuple[int, int]
 """Layer and expert."""
@@ -55,12 +57,15 @@ def choose_read_mode(
     asked: ReadMode,
     trial: ReadTrial,
     batches: Iterable[Sequence[ExpertKey]],
+    page_cache_share: float,
     clock: Callable[[], float] = time.perf_counter,
 ) -> ReadModeChoice:
     """The mode asked for, or the page cache where direct reads fail.
 
     AUTO reads `batches`, in which no expert comes twice, alternately in both modes, until it has
-    spent its time or bytes. A read that does not return raises ReadTimeoutError.
+    spent its time or bytes. In doubt it takes the page cache if that can keep at least half of the
+    experts without a slot (`page_cache_share`). A read that does not return raises
+    ReadTimeoutError.
     """
     if asked is ReadMode.PAGE_CACHE:
         return ReadModeChoice(direct=False, reason="asked for")
@@ -70,7 +75,9 @@ def choose_read_mode(
         if asked is ReadMode.DIRECT:
             return ReadModeChoice(direct=True, reason="asked for")
         problem = "the trial of both modes failed"
-        return _measure(trial, batches, clock)
+        keeps = page_cache_share >= 0.5
+        threshold = DIRECT_ADVANTAGE if keeps else 1 / PAGE_CACHE_ADVANTAGE
+        return _measure(trial, batches, threshold, clock)
     except ReadTimeoutError:
         raise
     except OSError as error:
@@ -78,8 +85,12 @@ def choose_read_mode(
 
 
 def _measure(
-    trial: ReadTrial, batches: Iterable[Sequence[ExpertKey]], clock: Callable[[], float]
+    trial: ReadTrial,
+    batches: Iterable[Sequence[ExpertKey]],
+    threshold: float,
+    clock: Callable[[], float],
 ) -> ReadModeChoice:
+    """Direct reads if their speed is more than `threshold` times that of the page cache."""
     nbytes, seconds = {False: 0, True: 0}, {False: 0.0, True: 0.0}
     remaining = iter(batches)
     # Not timed: the first reads into new memory also wait for its pages.
@@ -97,6 +108,6 @@ def _measure(
         return ReadModeChoice(direct=False, reason="too few experts to measure")
     speed = {direct: nbytes[direct] / max(seconds[direct], 1e-9) / 1e9 for direct in nbytes}
     return ReadModeChoice(
-        direct=speed[True] > DIRECT_ADVANTAGE * speed[False],
+        direct=speed[True] > threshold * speed[False],
         reason=f"measured: page cache {speed[False]:.1f} GB/s, direct {speed[True]:.1f} GB/s",
     )

@@ -45,6 +45,8 @@ class ReadSettings:
     """Seconds to wait for one read before it counts as failed."""
     n_retries: int = 1
     """Further attempts at a demanded read that failed."""
+    page_cache_share: float = 1.0
+    """Of the experts without a slot, how many the page cache has room for."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,9 @@ class ExpertReads:
         self._slots = slots
         self._pool = device.read_pool(settings.n_workers)
         trial = _Trial(layers, self._pool, slots, settings)
-        self.mode: ReadModeChoice = choose_read_mode(settings.mode, trial, trial.batches())
+        self.mode: ReadModeChoice = choose_read_mode(
+            settings.mode, trial, trial.batches(), settings.page_cache_share
+        )
         self._files = trial.files[self.mode.direct]
         self._n_submitted = 0
         self._damaged: set[ExpertKey] = set()
