@@ -126,7 +126,7 @@ def test_expected_seconds_lie_between_drive_and_page_cache() -> None:
 
 @pytest.mark.parametrize(
     ("read_seconds", "seconds"),
-    [(1.0, 2.0 + 0.4), (10.0, 10.0)],
+    [(1.0, 2.0 + 0.7), (10.0, 10.0)],
     ids=["reads that are foreseen are hidden", "but no more than fits behind computing"],
 )
 def test_prefetch_hides_reads_behind_computing(read_seconds: float, seconds: float) -> None:

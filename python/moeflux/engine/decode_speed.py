@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from secrets import SystemRandom
 from statistics import mean, median
 from typing import cast
 
@@ -63,10 +64,11 @@ class Speeds:
     decode_seconds: float
     """Of a step without reads, host and device together."""
     drive: ReadSpeed
+    """What reads from the drive add to a step."""
     page_cache: ReadSpeed
     """What reads from the page cache add to a step; what they have just copied computes faster."""
     direct: bool
-    """Reads go past the page cache, so that both are the drive's."""
+    """Reads go past the page cache, so that both are the drive's, measured in steps."""
     drive_is_cold: bool
     """The page cache was told to drop what was read for `drive`."""
 
@@ -86,7 +88,8 @@ def measure_speeds(
     experts.wants_offers = asks_next_router
     try:
         drive = measure_drive(experts.reads, experts.layers, top_k)
-        experts.cached = drive.experts
+        direct = experts.reads.mode.direct
+        experts.to_read = experts.shuffled() if direct else drive.experts
         steps = _Steps(device, loaded, experts)
         resident = steps.seconds(0)
         one, several = (steps.seconds(n_missed) - resident for n_missed in (1, top_k))
@@ -94,13 +97,8 @@ def measure_speeds(
         experts.reads.close()
     n_layers, record = len(experts.layers), mean(layer.record_nbytes for layer in experts.layers)
     least = LEAST_ADDED * resident
-    page_cache = read_speed(
-        max(one, least) / n_layers, max(several, least) / n_layers, top_k, record
-    )
-    direct = experts.reads.mode.direct
-    return Speeds(
-        resident, drive.speed, drive.speed if direct else page_cache, direct, drive.is_cold
-    )
+    in_steps = read_speed(max(one, least) / n_layers, max(several, least) / n_layers, top_k, record)
+    return Speeds(resident, in_steps if direct else drive.speed, in_steps, direct, drive.is_cold)
 
 
 class _Steps:
@@ -204,11 +202,11 @@ class _StandInExperts:
         self.governor = None
         self.timeline: Timeline | None = None
         self.wants_offers = False
-        self.cached: Sequence[ExpertKey] = ()
-        """Experts that the page cache holds, to be read in turn."""
+        self.to_read: Sequence[ExpertKey] = ()
+        """In turn: experts that the page cache holds, or any where reads go past it."""
         self.n_missed = 0
         self._next_slot = 0
-        self._next_cached = 0
+        self._next_read = 0
 
     def begin_token(self) -> None:
         self.release_all()
@@ -238,14 +236,24 @@ class _StandInExperts:
         return Fetch(slots, lambda: self._read(missed, first))
 
     def _read(self, missed: Mapping[int, int], first: int) -> Mapping[int, int]:
-        read_at_once(self.reads, self._cached_experts(len(missed)), first)
+        read_at_once(self.reads, self._experts_to_read(len(missed)), first)
         return missed
 
-    def _cached_experts(self, count: int) -> list[ExpertKey]:
+    def shuffled(self) -> list[ExpertKey]:
+        """All experts in random order."""
+        keys = [
+            (index, expert)
+            for index, layer in enumerate(self.layers)
+            for expert in range(layer.n_experts)
+        ]
+        SystemRandom().shuffle(keys)
+        return keys
+
+    def _experts_to_read(self, count: int) -> list[ExpertKey]:
         """The next ones."""
-        first = self._next_cached
-        self._next_cached = (first + count) % len(self.cached)
-        return [self.cached[(first + k) % len(self.cached)] for k in range(count)]
+        first = self._next_read
+        self._next_read = (first + count) % len(self.to_read)
+        return [self.to_read[(first + k) % len(self.to_read)] for k in range(count)]
 
 
 def _stand_in_nbytes() -> int:

@@ -27,8 +27,8 @@ from moeflux.settings import Settings
 
 NEXT_ROUTER_MODES = ("next-router", "combined", "auto")
 HIT_RATES = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
-FORESEEN_SHARE = 0.6
-"""Of the misses, how many the next layer's router foresees; published: 59 to 89 % of experts."""
+HIDDEN_SHARE = 0.3
+"""Of the time that reads add to a step, what prefetch hides (bench/results/streaming.md)."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ class Workload:
         return PlannedSpeed(hit_rate, nbytes, 1 / drive, 1 / page_cache, 1 / expected)
 
     def _step_seconds(self, compute: float, reads: float) -> float:
-        """Prefetch hides what is foreseen of the reads, at most behind all of the computing."""
-        hidden = min(compute, FORESEEN_SHARE * reads) if self.prefetches else 0.0
+        """Prefetch hides a share of the reads, at most behind all of the computing."""
+        hidden = min(compute, HIDDEN_SHARE * reads) if self.prefetches else 0.0
         return compute + reads - hidden
 
 

@@ -19,10 +19,10 @@ _TRIAL = (True, False, False, True)
 class GovernorSettings:
     """Lengths in tokens; `margin` is the share of a token's time that makes a difference clear."""
 
-    window: int = 16
+    window: int = 8
     n_unjudged: int = 2
     """First tokens of a window that are not counted."""
-    warm_up: int = 16
+    warm_up: int = 32
     """Tokens before the first trial, while the pool fills; prefetch is on."""
     interval: int = 256
     """From one trial to the next; doubles with each that changes nothing, up to `max_interval`."""
