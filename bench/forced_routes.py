@@ -49,11 +49,14 @@ class ForcedRoutes:
     def force(self, index: int) -> None:
         """The next decode step routes as token `index` of the trace."""
         token = self._tokens[index % len(self._tokens)]
+        before = self._tokens[(index - 1) % len(self._tokens)]
         for layer, source in enumerate(self._source):
             self._routed[layer][0] = self._scaled(token.experts[source])
             if layer + 1 < len(self._source):
                 following = self._source[layer + 1]
-                self._guessed[layer][0] = self._scaled(token.predicted[following])
+                # Nobody predicts the first layer of a trace, which may serve two layers here.
+                guess = token.predicted[following] or before.experts[following]
+                self._guessed[layer][0] = self._scaled(guess)
 
     def _scaled(self, ranked: Sequence[int]) -> list[int]:
         per_expert, half = self._top_k // len(ranked), self._block // 2

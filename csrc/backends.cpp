@@ -15,7 +15,7 @@ std::vector<std::string> device_names() {
 
 std::shared_ptr<Device> open_device(const std::string& name, unsigned n_threads, const std::string& instruction_set) {
   if (name == "cpu") return cpu::open_device(n_threads, instruction_set);
-  if (name == "metal" && metal::available()) return metal::open_device();
+  if (name == "metal") return metal::open_device();
   std::string names;
   for (const std::string& available : device_names()) names += (names.empty() ? "" : ", ") + available;
   throw DeviceError("no device '" + name + "'; this build and machine have " + names);

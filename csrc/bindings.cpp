@@ -8,6 +8,7 @@ PYBIND11_MODULE(_core, module) {
   bindings::bind_checksum(module);
   bindings::bind_errors(module);
   auto device = bindings::bind_devices(module);
+  bindings::bind_captures(module, device);
   bindings::bind_commands(module, device);
   bindings::bind_reads(module);
   bindings::bind_bandwidth(module);

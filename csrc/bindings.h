@@ -15,6 +15,7 @@ namespace moeflux::bindings {
 namespace py = pybind11;
 
 void bind_bandwidth(py::module_& module);
+void bind_captures(py::module_& module, py::class_<Device, std::shared_ptr<Device>>& device);
 void bind_checksum(py::module_& module);
 void bind_errors(py::module_& module);
 py::class_<Device, std::shared_ptr<Device>> bind_devices(py::module_& module);

@@ -91,6 +91,9 @@ py::class_<Device, std::shared_ptr<Device>> bind_devices(py::module_& module) {
       .def_readonly("nbytes", &Buffer::nbytes)
       .def_property_readonly("host", [](const Buffer& buffer) { return buffer.allocation->host(); })
       .def(
+          "populate", [](const Buffer& buffer) { buffer.allocation->populate(); },
+          "Start to put memory behind every page, in the background.")
+      .def(
           "view",
           [](const Buffer& buffer, std::int64_t offset, std::int64_t nbytes) {
             return buffer.view(unsigned_of(offset, "offset"), unsigned_of(nbytes, "nbytes"));
@@ -124,7 +127,10 @@ py::class_<Device, std::shared_ptr<Device>> bind_devices(py::module_& module) {
       .def("download", &download, py::arg("buffer"), "A copy of the buffer's bytes.")
       .def("pipeline", &pipeline, py::arg("kernel"), "The kernel specialised by its constants, compiled once.")
       .def("read_pool", &read_pool, py::arg("n_workers") = 8, release_gil(), "Workers that read files into buffers.")
-      .def("kernels", &Device::kernels, "Names of all kernels.");
+      .def("kernels", &Device::kernels, "Names of all kernels.")
+      .def("warm_all", &Device::warm_all, release_gil(), "Compile what was asked for so far.")
+      .def_property_readonly("n_compiled", &Device::n_compiled, "Compiled variants of kernels.")
+      .def("memory", &Device::memory, "Bytes by name; empty where the device cannot tell.");
 
   module.def("device_names", &device_names, "Backends that this build has and this machine can run, best first.");
   module.def(

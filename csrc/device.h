@@ -29,6 +29,8 @@ class Allocation {
   virtual std::byte* address() = 0;
   // False for mapped files.
   virtual bool writable() const { return true; }
+  // Starts to put memory behind every page, in the background, so that the first writes do not wait for it.
+  virtual void populate() {}
 
  private:
   std::size_t nbytes_;
@@ -101,6 +103,9 @@ class Queue {
   virtual std::shared_ptr<CommandBuffer> command_buffer(Step step, std::string label) = 0;
 };
 
+// What a GPU trace records: all work of the device, of its queue, or that between begin_scope and end_scope.
+enum class CaptureTarget { device, queue, scope };
+
 class Device {
  public:
   virtual ~Device() = default;
@@ -117,6 +122,23 @@ class Device {
   virtual std::shared_ptr<Queue> queue() = 0;
   virtual std::shared_ptr<Recording> record() = 0;
   virtual std::vector<std::string> kernels() const = 0;
+
+  // Compiles what was asked for so far, so that no dispatch has to wait for the compiler.
+  virtual void warm_all() {}
+  // Compiled variants of kernels.
+  virtual std::size_t n_compiled() const { return 0; }
+  // Bytes by name: what the device advises, what is allocated, what is resident. Empty where the device cannot tell.
+  virtual std::map<std::string, std::uint64_t> memory() const { return {}; }
+
+  // GPU traces, for a debugger. One at a time in a process; they hold what is committed between start and stop.
+  virtual bool supports_capture() const { return false; }
+  virtual bool is_capturing() const { return false; }
+  // Throws CaptureError.
+  virtual void start_capture(const std::string& path, CaptureTarget target);
+  // Waits for committed work first. Does nothing if no capture is under way.
+  virtual void stop_capture() {}
+  virtual void begin_scope() {}
+  virtual void end_scope() {}
 };
 
 }  // namespace moeflux

@@ -23,7 +23,26 @@ std::string reason_of(int error_number) {
   return error_number == 0 ? "end of file" : std::generic_category().message(error_number);
 }
 
+std::string join(const std::vector<std::string>& names) {
+  std::string text;
+  for (const std::string& name : names) text += (text.empty() ? "" : ", ") + name;
+  return text.empty() ? "none" : text;
+}
+
 }  // namespace
+
+CompileError::CompileError(std::string source, std::string log)
+    : DeviceError("shader source '" + source + "' does not compile: " + log),
+      source(std::move(source)),
+      log(std::move(log)) {}
+
+KernelNotFoundError::KernelNotFoundError(std::string kernel, std::vector<std::string> available)
+    : DeviceError("the device has no kernel '" + kernel + "', only " + join(available)),
+      kernel(std::move(kernel)),
+      available(std::move(available)) {}
+
+PipelineError::PipelineError(std::string kernel, const std::string& reason)
+    : DeviceError("kernel " + kernel + ": " + reason), kernel(std::move(kernel)) {}
 
 ReadError::ReadError(std::string path, std::uint64_t offset, std::uint64_t wanted, std::uint64_t got, int error_number)
     : ReadError(read_message(path, offset, wanted, got, reason_of(error_number)), path, offset, wanted, got,

@@ -24,9 +24,9 @@ enum Dtype : uint32 { FLOAT32 = 0, FLOAT16 = 1, BFLOAT16 = 2 };
 // A matrix format packed in one function constant: bits | group_size << 8 | dtype << 24.
 // bits == 0: unquantised elements of `dtype`. Otherwise affine codes of `bits` bits, lowest bits first in a
 // little-endian bit stream, weight = code * scale + bias with one scale and bias of `dtype` per group_size columns.
-inline constexpr uint32 format_bits(uint32 format) { return format & 0xff; }
-inline constexpr uint32 format_group_size(uint32 format) { return (format >> 8) & 0xffff; }
-inline constexpr uint32 format_dtype(uint32 format) { return format >> 24; }
+inline constexpr uint32 format_bits(uint32 quant_format) { return quant_format & 0xff; }
+inline constexpr uint32 format_group_size(uint32 quant_format) { return (quant_format >> 8) & 0xffff; }
+inline constexpr uint32 format_dtype(uint32 quant_format) { return quant_format >> 24; }
 
 // All that changes between two replays of a recording: the first token's position, how many tokens are processed, and
 // whether they are part of a prompt. A backend may sum in another order for prompts, but not by how many tokens come.

@@ -14,6 +14,7 @@
 #include "error.h"
 #include "file.h"
 #include "pages.h"
+#include "population.h"
 
 namespace moeflux::cpu {
 namespace {
@@ -24,9 +25,13 @@ class PagesAllocation final : public Allocation {
  public:
   PagesAllocation(std::size_t nbytes, bool host) : Allocation(nbytes, host), pages_(nbytes) {}
   std::byte* address() override { return pages_.address(); }
+  void populate() override {
+    if (!population_) population_ = make_process_owned<Population>(pages_.address(), nbytes());
+  }
 
  private:
   Pages pages_;
+  ProcessOwned<Population> population_;
 };
 
 class MappingAllocation final : public Allocation {

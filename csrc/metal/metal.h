@@ -8,7 +8,7 @@ namespace moeflux::metal {
 
 // Whether this build has the backend and this machine a GPU for it.
 bool available();
-// Throws DeviceError if it is not available.
+// Throws NoDeviceError if it is not available.
 std::shared_ptr<Device> open_device();
 
 }  // namespace moeflux::metal

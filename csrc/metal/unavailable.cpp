@@ -6,6 +6,6 @@ namespace moeflux::metal {
 
 bool available() { return false; }
 
-std::shared_ptr<Device> open_device() { throw DeviceError("this build has no metal backend"); }
+std::shared_ptr<Device> open_device() { throw NoDeviceError("this build has no metal backend"); }
 
 }  // namespace moeflux::metal

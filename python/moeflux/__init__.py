@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from moeflux._core import Step, __version__
 from moeflux.api import devices, inspect, load, plan
+from moeflux.capture import Capture, capture, is_capturing, start_capture, stop_capture
 from moeflux.checkpoint.convert import convert
 from moeflux.checkpoint.verify import verify
 from moeflux.engine.budget import MemoryCapError
@@ -14,6 +15,9 @@ from moeflux.engine.receipt import GenerationStats
 from moeflux.engine.session import Session
 from moeflux.engine.state_budget import SessionMemoryError
 from moeflux.errors import (
+    AlreadyCapturingError,
+    CaptureError,
+    CaptureUnsupportedError,
     ChatTemplateError,
     CheckpointError,
     ChecksumError,
@@ -25,9 +29,14 @@ from moeflux.errors import (
     ReadError,
     SessionStateError,
 )
+from moeflux.profile import Profile, profile
 from moeflux.settings import Settings
 
 __all__ = [
+    "AlreadyCapturingError",
+    "Capture",
+    "CaptureError",
+    "CaptureUnsupportedError",
     "ChatTemplateError",
     "CheckpointError",
     "ChecksumError",
@@ -41,6 +50,7 @@ __all__ = [
     "MoefluxError",
     "OutOfMemoryError",
     "Plan",
+    "Profile",
     "ReadError",
     "Session",
     "SessionMemoryError",
@@ -48,10 +58,15 @@ __all__ = [
     "Settings",
     "Step",
     "__version__",
+    "capture",
     "convert",
     "devices",
     "inspect",
+    "is_capturing",
     "load",
     "plan",
+    "profile",
+    "start_capture",
+    "stop_capture",
     "verify",
 ]

@@ -1,6 +1,7 @@
 """Native core: devices, buffers, command buffers and reads. Knows bytes and kernels, no model."""
 
 from collections.abc import Sequence
+from enum import Enum
 from os import PathLike
 from typing import Protocol, final
 
@@ -53,6 +54,13 @@ class Encoder(Protocol):
     def device(self) -> Device: ...
     def dispatch(self, pipeline: Pipeline, buffers: Sequence[Buffer], params: bytes) -> None: ...
 
+class CaptureTarget(Enum):
+    """What a GPU trace records: all work of the device, of its queue, or inside a scope."""
+
+    DEVICE = ...
+    QUEUE = ...
+    SCOPE = ...
+
 @final
 class Device:
     @property
@@ -76,6 +84,34 @@ class Device:
     def record(self) -> Recording: ...
     def read_pool(self, n_workers: int = 8) -> ReadPool: ...
     def kernels(self) -> list[str]: ...
+    def warm_all(self) -> None:
+        """Compile what was asked for so far, so that no dispatch has to wait for the compiler."""
+    @property
+    def n_compiled(self) -> int:
+        """Compiled variants of kernels; 0 where nothing is compiled at run time."""
+    def memory(self) -> dict[str, int]:
+        """Bytes: "recommended", "allocated", "resident" and "largest_buffer".
+
+        Empty where the device cannot tell.
+        """
+    @property
+    def supports_capture(self) -> bool:
+        """Whether start_capture can work in this process."""
+    @property
+    def is_capturing(self) -> bool:
+        """Whether this process captures a GPU trace."""
+    def start_capture(
+        self, path: str | PathLike[str], target: CaptureTarget = CaptureTarget.QUEUE
+    ) -> None:
+        """Trace what is committed from here to stop_capture into a new bundle at `path`.
+
+        Raises CaptureUnsupportedError, AlreadyCapturingError or CaptureError.
+        """
+    def stop_capture(self) -> None:
+        """Wait for committed work, then write the trace. Does nothing without a capture."""
+    def begin_scope(self) -> None:
+        """Begin what CaptureTarget.SCOPE records."""
+    def end_scope(self) -> None: ...
 
 @final
 class Buffer:
@@ -91,6 +127,11 @@ class Buffer:
     def host(self) -> bool: ...
     def view(self, offset: int, nbytes: int) -> Buffer:
         """A range of this buffer sharing its bytes. Raises ValueError beyond the end."""
+    def populate(self) -> None:
+        """Start to put memory behind every page, in the background.
+
+        First writes would wait for it.
+        """
     def __buffer__(self, flags: int, /) -> memoryview: ...
 
 @final

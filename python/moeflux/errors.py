@@ -1,5 +1,7 @@
 """Exceptions of moeflux. Each message says what was wanted, what was got, and of which thing."""
 
+from collections.abc import Sequence
+
 
 class MoefluxError(Exception):
     """Base of every error that moeflux raises on purpose."""
@@ -15,6 +17,94 @@ class OutOfMemoryError(DeviceError, MemoryError):
     def __init__(self, message: str, nbytes: int = 0) -> None:
         super().__init__(message)
         self.nbytes = nbytes
+
+
+class NoDeviceError(DeviceError):
+    """This build or machine has no device of the backend that was asked for."""
+
+
+class CompileError(DeviceError):
+    """A shader `source` does not compile on this device; `log` is what its compiler said."""
+
+    def __init__(self, message: str, source: str = "", log: str = "") -> None:
+        super().__init__(message)
+        self.source = source
+        self.log = log
+
+
+class KernelNotFoundError(DeviceError, LookupError):
+    """The device has no such `kernel`; `available` are those that it has."""
+
+    def __init__(self, message: str, kernel: str = "", available: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.kernel = kernel
+        self.available = tuple(available)
+
+
+class PipelineError(DeviceError):
+    """A `kernel` cannot be specialised by its constants, or does not fit the device."""
+
+    def __init__(self, message: str, kernel: str = "") -> None:
+        super().__init__(message)
+        self.kernel = kernel
+
+
+class CommandBufferError(DeviceError):
+    """Committed work failed on the device: `label`, and `domain` and `code` in its own words.
+
+    `encoders` tells, where the system does, how far each part came: (label, "completed",
+    "affected", "faulted", "pending" or "unknown").
+    """
+
+    def __init__(
+        self,
+        message: str,
+        label: str = "",
+        domain: str = "",
+        code: int = 0,
+        encoders: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        super().__init__(message)
+        self.label = label
+        self.domain = domain
+        self.code = code
+        self.encoders = tuple(encoders)
+
+
+class CommandOutOfMemoryError(CommandBufferError, MemoryError):
+    """The device had no memory to run the work."""
+
+
+class CommandTimeoutError(CommandBufferError, TimeoutError):
+    """The work ran longer than the system allows."""
+
+
+class PageFaultError(CommandBufferError):
+    """A kernel touched memory that is not there."""
+
+
+class AccessRevokedError(CommandBufferError):
+    """The system took the device from this process, or never gave it."""
+
+
+class InvalidResourceError(CommandBufferError):
+    """A buffer of the work was gone or not resident."""
+
+
+class DeviceRemovedError(CommandBufferError):
+    """The device was removed while it worked."""
+
+
+class CaptureError(DeviceError):
+    """A GPU trace could not be captured."""
+
+
+class CaptureUnsupportedError(CaptureError):
+    """The device or the process may not capture GPU traces."""
+
+
+class AlreadyCapturingError(CaptureError):
+    """Another capture is under way; a process has one at a time."""
 
 
 class CheckpointError(MoefluxError):

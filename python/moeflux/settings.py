@@ -2,27 +2,54 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+
+_log = logging.getLogger(__name__)
 
 _CHOICES = {
     "prefetch": ("off", "previous-token", "next-router", "combined", "auto"),
     "eviction": ("lru", "lfu", "lfru"),
     "read_mode": ("page-cache", "direct", "auto"),
     "verify": ("off", "sample", "always"),
+    "gpu_capture_mode": ("prefill", "decode"),
 }
-_NUMBERS: dict[object, tuple[type[int] | type[float], str]] = {
+_FLAGS = {"1": True, "true": True, "on": True, "0": False, "false": False, "off": False, "": False}
+
+
+def _flag(text: str) -> bool:
+    if text.lower() not in _FLAGS:
+        raise ValueError(text)
+    return _FLAGS[text.lower()]
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise ValueError(text)
+    return number
+
+
+_COUNTS = ("gpu_capture_chunk", "gpu_capture_layer", "gpu_capture_token")
+_PARSERS: dict[object, tuple[Callable[[str], int | float | bool], str]] = {
     "int": (int, "an integer"),
     "float": (float, "a number"),
+    "bool": (_flag, "0 or 1"),
+    **dict.fromkeys(_COUNTS, (_count, "an integer of at least 0")),
 }
+"""By type, or by name."""
+_VARIABLES = {"scope_capture_path": "MLX_METAL_CAPTURE"}
+"""Of fields whose variable is not MOEFLUX_ and their name."""
 
 
 @dataclass(frozen=True)
 class Settings:
     """How a model is run, never what it computes.
 
-    Each field may be given as an environment variable: MOEFLUX_ and the field's name in capitals.
+    Each field may be given as an environment variable: MOEFLUX_ and the field's name in capitals;
+    `scope_capture_path` as MLX_METAL_CAPTURE.
     """
 
     device: str = "auto"
@@ -36,7 +63,7 @@ class Settings:
     prefill_chunk: int = 256
     """Tokens per prefill chunk; a multiple of 64."""
     prefetch: str = "auto"
-    """Of experts: off, previous-token, next-router, combined, or auto (combined, where it pays)."""
+    """Of experts: off, previous-token, next-router, combined, or auto (next-router, where it pays)."""
     eviction: str = "lfru"
     """Which expert gives way: lru, lfu, or lfru (frequency that fades)."""
     read_mode: str = "auto"
@@ -50,13 +77,31 @@ class Settings:
     n_read_retries: int = 1
     """Further attempts at a read that failed, before it is an error."""
     log_level: str = "warning"
+    gpu_capture_path: str = ""
+    """GPU trace of a window of layers, written here, once per loaded model; "" for none."""
+    gpu_capture_mode: str = "prefill"
+    """What the window is part of: prefill (a chunk of a prompt) or decode (a token)."""
+    gpu_capture_chunk: int = 0
+    """Chunk of the prompt, with prefill."""
+    gpu_capture_layer: int = 0
+    """First layer of the window."""
+    gpu_capture_n_layers: int = 2
+    """Layers of the window, with prefill; below 1 counts as 1. With decode it is one layer."""
+    gpu_capture_token: int = 10
+    """Tokens that are decoded before the one captured, with decode."""
+    scope_capture_path: str = ""
+    """GPU trace of the first prompt or token, once per process; "" for none."""
+    profile: bool = False
+    """`moeflux run` prints GPU time by command buffer after the text."""
+    profile_kernels: bool = False
+    """The same by kernel too, which costs time of its own."""
 
     def __post_init__(self) -> None:
         if self.prefill_chunk < 64 or self.prefill_chunk % 64:
             raise ValueError(
                 f"prefill_chunk must be a positive multiple of 64, got {self.prefill_chunk}"
             )
-        for name in ("n_threads", "context_size", "n_read_retries"):
+        for name in ("n_threads", "context_size", "n_read_retries", *_COUNTS):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         for name in ("n_read_workers", "n_read_parts"):
@@ -71,20 +116,31 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
-        """Settings from MOEFLUX_* variables. Raises ValueError naming the variable."""
+        """Settings from environment variables. Raises ValueError naming the variable.
+
+        A capture never costs a run: a window's number that cannot be read counts as its default,
+        and an unknown mode as no window, each with a warning.
+        """
         environment = os.environ if environment is None else environment
         values: dict[str, str | int | float] = {}
         for field in fields(cls):
-            variable = f"MOEFLUX_{field.name.upper()}"
+            variable = _VARIABLES.get(field.name, f"MOEFLUX_{field.name.upper()}")
             text = environment.get(variable)
             if text is None:
                 continue
-            if field.type in _NUMBERS:
-                kind, description = _NUMBERS[field.type]
-                try:
-                    values[field.name] = kind(text)
-                except ValueError:
-                    raise ValueError(f"{variable} must be {description}, got {text!r}") from None
-            else:
-                values[field.name] = text
+            by_type = _PARSERS.get(field.type, (str, "text"))
+            parse, description = _PARSERS.get(field.name, by_type)
+            try:
+                values[field.name] = parse(text)
+            except ValueError:
+                wrong = f"{variable} must be {description}, got {text!r}"
+                if not field.name.startswith("gpu_capture_"):
+                    raise ValueError(wrong) from None
+                _log.warning("%s; %s is taken", wrong, field.default)
+        mode = values.get("gpu_capture_mode", cls.gpu_capture_mode)
+        if mode not in _CHOICES["gpu_capture_mode"]:
+            wrong = f"MOEFLUX_GPU_CAPTURE_MODE must be prefill or decode, got {mode!r}"
+            _log.warning("%s; no window is captured", wrong)
+            del values["gpu_capture_mode"]
+            values["gpu_capture_path"] = ""
         return cls(**values)  # type: ignore[arg-type]

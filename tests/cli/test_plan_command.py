@@ -40,7 +40,10 @@ def test_purposes_and_speeds_are_listed(folder: Path, capsys: Output) -> None:
     assert rates == ["0%", "25%", "50%", "75%", "90%", "100%"]
 
 
-def test_a_cap_that_streams_says_where_misses_come_from(folder: Path, capsys: Output) -> None:
+def test_a_cap_that_streams_says_where_misses_come_from(
+    folder: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOEFLUX_READ_MODE", "page-cache")
     needs = moeflux.plan(folder, device="cpu").needs
     memory = needs.fixed_nbytes + 8 * needs.slot_nbytes
     assert main(["plan", str(folder), "--memory", str(memory)]) == 0

@@ -96,6 +96,9 @@ class FakeReads:
 
 
 class FakeBuffer:
+    def populate(self) -> None:
+        """All of it is there."""
+
     def view(self, _offset: int, _nbytes: int) -> FakeBuffer:
         return self
 

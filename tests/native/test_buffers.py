@@ -1,10 +1,13 @@
 """Buffers and mappings: host access, views, lifetimes."""
 
 import gc
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from moeflux import _core
@@ -156,3 +159,27 @@ def test_mapping_of_a_folder_or_an_empty_file_is_refused(tmp_path: Path) -> None
     (tmp_path / "empty").touch()
     with pytest.raises(ValueError, match="empty"):
         _core.Mapping(tmp_path / "empty")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the resident size comes from the kernel")
+def test_populated_memory_becomes_resident_without_being_touched(cpu: _core.Device) -> None:
+    nbytes = 64 << 20
+    before = psutil.Process().memory_info().rss
+    buffer = cpu.buffer(nbytes)
+    buffer.populate()
+    deadline = time.monotonic() + 60
+    while psutil.Process().memory_info().rss - before < 0.9 * nbytes:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert not any(cpu.download(buffer))
+
+
+def test_population_ends_with_its_buffer_and_changes_no_byte(cpu: _core.Device) -> None:
+    for _ in range(20):
+        buffer = cpu.buffer(32 << 20, host=True)
+        array = np.frombuffer(memoryview(buffer), np.uint8)
+        buffer.populate()
+        buffer.populate()
+        array[-4096:] = 7
+        assert (array[-4096:] == 7).all()
+        del array, buffer

@@ -66,16 +66,25 @@ def read_rows(device: Device, rows: Activations) -> Single:
     return read(device, rows.buffer).reshape(rows.capacity, rows.width)
 
 
+class Prompt(int):
+    """A chunk of so many tokens that is part of a prompt."""
+
+
 def run(
     device: Device,
     chunks: Sequence[int],
     encode_chunk: Callable[[CommandBuffer, int, int], None],
     position: int = 0,
 ) -> None:
-    """Run encode_chunk(encoder, first token, n_tokens) for consecutive chunks of tokens."""
+    """Run encode_chunk(encoder, first token, n_tokens) for consecutive chunks of tokens.
+
+    A chunk is a Prompt or else tokens to be decoded.
+    """
     queue, first = device.queue(), 0
     for n_tokens in chunks:
-        command_buffer = queue.command_buffer(Step(position + first, n_tokens))
+        command_buffer = queue.command_buffer(
+            Step(position + first, n_tokens, prefill=isinstance(n_tokens, Prompt))
+        )
         encode_chunk(command_buffer, first, n_tokens)
         command_buffer.commit()
         command_buffer.wait()

@@ -11,6 +11,7 @@ import typer
 import moeflux
 from moeflux.cli.convert import convert, verify
 from moeflux.cli.devices import devices
+from moeflux.cli.doctor import doctor
 from moeflux.cli.exit_code import ExitCode
 from moeflux.cli.info import info
 from moeflux.cli.plan import plan
@@ -33,6 +34,7 @@ app.add_typer(trace_commands, name="trace")
 app.command()(convert)
 app.command()(verify)
 app.command()(devices)
+app.command()(doctor)
 
 
 def _print_version(wanted: bool) -> None:

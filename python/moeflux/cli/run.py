@@ -6,7 +6,8 @@ import json
 import os
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,6 +49,20 @@ _StatsJson = Annotated[
 _Trace = Annotated[
     Path | None, typer.Option("--trace", metavar="FILE", help="Write a timeline for Perfetto.")
 ]
+_Profile = Annotated[
+    bool, typer.Option("--profile", help="Say what the device spent its time on.")
+]
+_ProfileKernels = Annotated[
+    bool, typer.Option("--profile-kernels", help="The same, by kernel too. Slows the device.")
+]
+_Capture = Annotated[
+    Path | None,
+    typer.Option(
+        "--capture",
+        metavar="FILE",
+        help="GPU trace (.gputrace) of a window of layers, see MOEFLUX_GPU_CAPTURE_MODE.",
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -57,11 +72,12 @@ class _Report:
     table: bool
     json_path: str | None
     timeline_path: Path | None
+    capture_path: Path | None
 
     def check(self) -> None:
         """Raises FileNotFoundError now rather than after a long run."""
         json_path = None if self.json_path in (None, "-") else Path(str(self.json_path))
-        for path in (json_path, self.timeline_path):
+        for path in (json_path, self.timeline_path, self.capture_path):
             if path is not None and not path.absolute().parent.is_dir():
                 raise FileNotFoundError(f"{path}: no such folder")
 
@@ -104,13 +120,16 @@ def run(
     stats: _Stats = False,
     stats_json: _StatsJson = None,
     trace: _Trace = None,
+    profile: _Profile = False,
+    profile_kernels: _ProfileKernels = False,
+    capture: _Capture = None,
 ) -> ExitCode:
     """Generate text after a prompt."""
     if system is not None and not chat:
         raise typer.BadParameter("only with --chat", param_hint="--system")
     if memory is not None:
         parse_size(memory)
-    report = _Report(stats, stats_json, trace)
+    report = _Report(stats, stats_json, trace, capture)
     report.check()
     if sys.stdout is None:
         raise OSError("standard output is closed")
@@ -126,6 +145,9 @@ def run(
     }
     text = _read_standard_input() if prompt == "-" else prompt
     settings = given_settings(threads, ctx_size)
+    if capture is not None:
+        settings = replace(settings, gpu_capture_path=str(capture))
+    profiler = _profiler(settings, profile=profile, per_dispatch=profile_kernels)
     watched: dict[str, Any] = {} if trace is None else {"timeline": Timeline()}
     with moeflux.load(model, device, memory, settings) as loaded:
         generation = loaded.generate(
@@ -136,7 +158,8 @@ def run(
             **{name: value for name, value in sampling.items() if value is not None},
         )
         try:
-            code = _stream(generation)
+            with profiler or nullcontext():
+                code = _stream(generation)
         finally:
             if trace is not None:
                 watched["timeline"].write(trace)
@@ -144,7 +167,19 @@ def run(
     if code is ExitCode.INTERRUPTED:
         print(f"interrupted after {cost.generated_tokens} tokens", file=sys.stderr)
     _report(cost, report, settings.n_threads)
+    if profiler is not None:
+        print(profiler.to_table(), end="", file=sys.stderr)
     return code
+
+
+def _profiler(
+    settings: moeflux.Settings, *, profile: bool, per_dispatch: bool
+) -> moeflux.Profile | None:
+    """A profile where an option or the environment asks for one."""
+    per_dispatch = per_dispatch or settings.profile_kernels
+    if not (profile or per_dispatch or settings.profile):
+        return None
+    return moeflux.profile(per_dispatch=per_dispatch)
 
 
 def _stream(events: Iterable[moeflux.Event]) -> ExitCode:

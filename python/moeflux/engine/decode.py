@@ -74,15 +74,20 @@ class DecodeStep:
             routes.begin(position, prefill=False)
         experts.begin_token()
         self._tokens[0] = token_id
-        commands = runtime.command_buffer(step, "embedding")
+        separate = runtime.begin_step(prefill=False)
+        commands: CommandBuffer | None = runtime.command_buffer(step, "embedding")
         commands.replay(self._embedding)
         for layer in self._layers:
+            if commands is None or separate:
+                commands = runtime.begin_layer(commands, step, layer.index)
             commands.replay(layer.mixer)
             if layer.sparse is not None:
                 runtime.finish(commands)
                 experts.release_all()
                 routed = self._routed(layer.index, layer.sparse)
                 commands = self._experts(layer.index, layer.sparse, routed, step)
+        if commands is None or separate:
+            commands = runtime.begin_layer(commands, step, len(self._layers))
         commands.replay(self._head)
         runtime.finish(commands)
         experts.end_token(time.perf_counter() - started)
@@ -106,10 +111,10 @@ class DecodeStep:
 
     def _experts(
         self, index: int, sparse: SparseRecordings, routed: Sequence[int], step: Step
-    ) -> CommandBuffer:
+    ) -> CommandBuffer | None:
         """The expert half: what is in memory is computed while the rest is read.
 
-        What follows goes into the command buffer that is returned, which has not been committed.
+        What follows goes into the command buffer that is returned, if any is left to be committed.
         """
         runtime = self._runtime
         ready, late = runtime.decode_tables
@@ -120,7 +125,7 @@ class DecodeStep:
         if not fetch.pending:
             commands.replay(sparse.combine)
             runtime.commit(commands)
-            return runtime.command_buffer(step, f"layer {index + 1} mixer")
+            return None
         runtime.commit(commands)
         late.set_token(routed, fetch.wait())
         commands = runtime.command_buffer(step, f"layer {index} late experts")

@@ -13,6 +13,7 @@ from typing import Any
 from typing_extensions import Unpack
 
 from moeflux._core import Device, device_names, open_device
+from moeflux.capture import StepCapture
 from moeflux.chat import ChatTemplate
 from moeflux.checkpoint import Checkpoint
 from moeflux.checkpoint.convert import Conversion, convert
@@ -174,9 +175,13 @@ class Model:
         files = FileWatch(tensor_paths | expert_paths)
         chosen = stream_settings(self._needs, n_slots, settings)
         experts = ExpertStream(device, loaded.experts, top_k, chosen)
-        return Runtime(
+        runtime = Runtime(
             device, device.queue(), loaded.decoder, experts, files, settings.prefill_chunk
         )
+        runtime.capture = StepCapture.from_settings(
+            device, settings, len(loaded.decoder.layers), runtime.drain
+        )
+        return runtime
 
     def convert(
         self,

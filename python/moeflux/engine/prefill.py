@@ -50,15 +50,20 @@ class Prefill:
             routes.begin(state.position, prefill=True)
         runtime.experts.begin_chunk()
         self._token_array[: len(token_ids)] = token_ids
+        separate = runtime.begin_step(prefill=True)
         commands = runtime.command_buffer(step, "embedding")
         decoder.encode_embedding(commands, self._tokens, work)
         for layer, layer_state in zip(decoder.layers, state.layers, strict=True):
+            if separate:
+                commands = runtime.begin_layer(commands, step, layer.index)
             decoder.encode_mixer(commands, layer, layer_state, work)
             if isinstance(layer.mlp, SparseMoe):
                 runtime.finish(commands)
                 runtime.experts.release_all()
                 commands = self._experts(layer, layer.mlp, step)
         runtime.finish(commands)
+        if runtime.capture is not None:
+            runtime.capture.at_layer(len(decoder.layers))
         runtime.experts.release_all()
         if routes is not None:
             routes.end()
@@ -109,6 +114,6 @@ class Prefill:
                 runtime.wait(running)
                 experts.release_oldest()
             running = commands
-        commands = runtime.command_buffer(step, f"layer {layer.index + 1} mixer")
+        commands = runtime.command_buffer(step, f"layer {layer.index} combine")
         decoder.encode_combine(commands, layer, work)
         return commands

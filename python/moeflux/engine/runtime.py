@@ -13,11 +13,14 @@ from moeflux._core import CommandBuffer, Device, Queue, Step
 from moeflux.blocks.decoder import Decoder
 from moeflux.blocks.moe import ExpertTable
 from moeflux.blocks.workspace import Workspace
+from moeflux.capture import StepCapture
+from moeflux.capture.process import CAPTURES
 from moeflux.checkpoint.watch import FileWatch
 from moeflux.engine.account import Account, Ledger, Totals, drive_nbytes
 from moeflux.engine.routes import RouteRecorder
 from moeflux.experts.stream import ExpertStream
 from moeflux.experts.timeline import Timeline
+from moeflux.profile import Profile, current_profile
 
 BLOCK = 64
 """Prompt chunks that break at multiples of this give the same bits as the whole prompt."""
@@ -58,7 +61,10 @@ class Runtime:
     def __post_init__(self) -> None:
         self.timeline: Timeline | None = None
         self.routes: RouteRecorder | None = None
-        self._committed: deque[tuple[CommandBuffer, float]] = deque()
+        self.capture: StepCapture | None = None
+        """GPU traces of steps, if any are asked for."""
+        self._committed: deque[tuple[CommandBuffer, float, Profile | None]] = deque()
+        CAPTURES.add_device(self.device)
         decisions = self.experts.governor.decisions if self.experts.governor is not None else ()
         self._ledger = Ledger(self._totals, decisions)
         self.decode_work = Workspace(self.device, 1)
@@ -86,8 +92,7 @@ class Runtime:
             if account is not self._ledger.account:
                 self._ledger.switch(account)
                 self.routes = account.routes if account is not None else None
-                self.timeline = account.timeline if account is not None else None
-                self.experts.timeline = self.timeline
+            self._set_timeline(account)
             yield
         finally:
             self.turn.release()
@@ -97,10 +102,31 @@ class Runtime:
         with self.turn:
             self._ledger.settle()
 
+    def begin_step(self, *, prefill: bool) -> bool:
+        """Whether each layer of the step that begins needs command buffers of its own.
+
+        It does for a capture of some layers, and in a profile.
+        """
+        captured = self.capture is not None and self.capture.begin_step(prefill=prefill)
+        return captured or current_profile() is not None
+
+    def begin_layer(self, commands: CommandBuffer | None, step: Step, index: int) -> CommandBuffer:
+        """An empty command buffer for layer `index`, or for the head after the last one.
+
+        `commands`, if any, is what has been encoded of the layers before.
+        """
+        if commands is not None:
+            self.commit(commands)
+        if self.capture is not None:
+            self.capture.at_layer(index)
+        is_head = index == len(self.decoder.layers)
+        return self.command_buffer(step, "head" if is_head else f"layer {index} mixer")
+
     def command_buffer(self, step: Step, label: str) -> CommandBuffer:
-        """An empty command buffer; with a timeline one that notes when its kernels run."""
+        """An empty command buffer, which notes when its kernels run if somebody wants to know."""
         commands = self.queue.command_buffer(step, label)
-        if self.timeline is not None:
+        profile = current_profile()
+        if self.timeline is not None or (profile is not None and profile.per_dispatch):
             commands.keep_timings()
         return commands
 
@@ -108,7 +134,7 @@ class Runtime:
         """Submit; a later wait() accounts for it."""
         committed = time.perf_counter()
         commands.commit()
-        self._committed.append((commands, committed))
+        self._committed.append((commands, committed, current_profile()))
 
     def wait(self, commands: CommandBuffer) -> None:
         """Wait for a command buffer that commit() submitted."""
@@ -127,6 +153,11 @@ class Runtime:
         self.commit(commands)
         self.wait(commands)
 
+    def drain(self) -> None:
+        """Wait for all that was committed."""
+        if self._committed:
+            self.wait(self._committed[-1][0])
+
     def add_span(self, track: str, name: str, begin: float) -> None:
         """Something that began at `begin` of time.perf_counter has ended, for the timeline."""
         if self.timeline is not None:
@@ -142,6 +173,10 @@ class Runtime:
     def close(self) -> None:
         """Stop reads, once the step of whoever has the turn is over. Idempotent."""
         with self.turn:
+            if not self.closed:
+                CAPTURES.remove_device(self.device)
+                if self.capture is not None:
+                    self.capture.close()
             self.closed = True
             self.experts.close()
             self.files.close()
@@ -149,12 +184,21 @@ class Runtime:
     def _collect(self) -> None:
         """Account for the command buffers that have finished, which they do in order."""
         while self._committed and self._committed[0][0].done:
-            commands, committed = self._committed.popleft()
+            commands, committed, profile = self._committed.popleft()
             self.device_seconds += commands.gpu_seconds
+            if profile is not None:
+                profile.add_commands(commands.label, commands.gpu_seconds, commands.timings)
             if self.timeline is not None:
                 self.timeline.add_commands(
                     commands.label, committed, commands.gpu_seconds, commands.timings
                 )
+
+    def _set_timeline(self, account: Account | None) -> None:
+        """That of the account, else that of the profile around it."""
+        timeline = account.timeline if account is not None else None
+        if timeline is None and (profile := current_profile()) is not None:
+            timeline = profile.timeline
+        self.timeline = self.experts.timeline = timeline
 
     def _totals(self) -> Totals:
         residency = self.experts.residency

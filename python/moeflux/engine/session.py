@@ -139,9 +139,16 @@ class Session:
                 )
             self.check_room(n_tokens)
             self._dirty = True
+            capture = self._runtime.capture
             try:
+                if capture is not None:
+                    capture.begin_pass()
                 yield
+                if capture is not None:
+                    capture.end_pass()
             except BaseException:
+                if capture is not None:
+                    capture.abandon()
                 self._runtime.recover()
                 raise
             self._dirty = False

@@ -165,13 +165,13 @@ class Combined:
 
 
 def make_predictor(mode: str, next_router: NextRouter, n_layers: int) -> Predictor | None:
-    """What prefetch asks in a mode: "off", "previous-token", "next-router", else both combined."""
+    """What prefetch asks in a mode; "auto" asks the next layer's router, as "next-router" does."""
     previous_token = PreviousToken(n_layers)
     match mode:
         case "off":
             return None
         case "previous-token":
             return previous_token
-        case "next-router":
+        case "next-router" | "auto":
             return next_router
     return Combined((next_router, previous_token))

@@ -38,7 +38,7 @@ class StreamSettings:
     n_slots: int
     eviction: str = "lfru"
     prefetch: str = "auto"
-    """One of PREFETCH_MODES; "auto" is "combined" while the governor finds that it saves time."""
+    """One of PREFETCH_MODES; "auto" is "next-router" while the governor finds that it pays."""
     reads: ReadSettings = field(default_factory=ReadSettings)
 
     def __post_init__(self) -> None:
@@ -97,6 +97,7 @@ class ExpertStream:
         self.n_slots = settings.n_slots
         self.slot_nbytes = slot_nbytes(layers)
         self.slots: Buffer = device.buffer(self.n_slots * self.slot_nbytes)
+        self.slots.populate()
         self.counters = StreamCounters.of_layers(len(layers))
         self.governor = Governor() if settings.prefetch == "auto" else None
         self.n_experts = sum(layer.n_experts for layer in layers)

@@ -1,0 +1,21 @@
+// Launches of shaders/embedding.metal.
+#include "cpu/constants.h"
+#include "metal/geometry.h"
+#include "tiles.h"
+
+namespace moeflux::metal {
+namespace {
+
+Launch embedding(const Dispatch& dispatch) {
+  cpu::format_constant(dispatch.constants, "format");
+  const uint32 width = dispatch.params<EmbeddingParams>().width;
+  return {"embedding", {n_tiles(width, ELEMENT_THREADS), dispatch.step.n_tokens}, {ELEMENT_THREADS}};
+}
+
+}  // namespace
+
+std::vector<Kernel> embedding_kernels() {
+  return {{"embedding", 5, sizeof(EmbeddingParams), {"format"}, {"embedding"}, embedding}};
+}
+
+}  // namespace moeflux::metal

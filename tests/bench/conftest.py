@@ -1,0 +1,8 @@
+"""The scripts of bench/ are modules to these tests."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[2] / "bench"))

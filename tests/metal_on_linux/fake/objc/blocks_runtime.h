@@ -1,0 +1,3 @@
+// GNUstep's headers look for blocks here.
+#pragma once
+#include <Block.h>
