@@ -166,15 +166,9 @@ struct ExpertDownParams {
   ExpertMatrix down_proj;
 };
 
-// moe_combine: [h [T, width], expert_out [T * top_k, width], weights [T, top_k], shared [T, width], shared_gate [T]];
-// constants: shared_expert. h += sum_k weights[k] * expert_out[k] (k ascending) + sigmoid(shared_gate) * shared.
-struct MoeCombineParams {
-  uint32 width;
-  uint32 top_k;
-};
-
-// moe_combine_norm: [h, expert_out, weights, shared, shared_gate as moe_combine has them, norm_weight [width], out [T,
-// width]]; constants: shared_expert, norm_dtype. moe_combine, then out = rms_norm(h) * norm_weight.
+// moe_combine_norm: [h [T, width], expert_out [T * top_k, width], weights [T, top_k], shared [T, width], shared_gate
+// [T], norm_weight [width], out [T, width]]; constants: shared_expert, norm_dtype. h += sum_k weights[k] *
+// expert_out[k] (k ascending) + sigmoid(shared_gate) * shared; out = rms_norm(h) * norm_weight.
 struct MoeCombineNormParams {
   uint32 width;
   uint32 top_k;

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from moeflux.cli import doctor as command
 from moeflux.cli import main
 from moeflux.doctor import Finding, Report, Status
 from moeflux.settings import Settings
@@ -39,16 +38,8 @@ def use_findings(
             progress(finding)
         return Report(findings, 3.2, "2026-01-02")
 
-    monkeypatch.setattr("sys.argv", ["moeflux"])
-    monkeypatch.setattr(examine_place(), "examine", examine)
+    monkeypatch.setattr("moeflux.cli.doctor.examine", examine)
     monkeypatch.setenv("COLUMNS", "120")
-
-
-def examine_place() -> object:
-    """The module of the command; its package also has a function of that name."""
-    import sys
-
-    return sys.modules[command.__module__]
 
 
 def test_findings_are_listed_and_all_is_well(given: list[object], capsys: Output) -> None:
