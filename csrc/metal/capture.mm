@@ -11,17 +11,18 @@ Capture::~Capture() {
 }
 
 bool Capture::supported() const {
+  submissions_.objects().check_process();
   const AutoreleasePool pool;
   return [[MTLCaptureManager sharedCaptureManager] supportsDestination:MTLCaptureDestinationGPUTraceDocument];
 }
 
 bool Capture::is_capturing() const {
+  submissions_.objects().check_process();
   const AutoreleasePool pool;
   return [[MTLCaptureManager sharedCaptureManager] isCapturing];
 }
 
 void Capture::start(const std::string& path, CaptureTarget target) {
-  submissions_.objects().check_process();
   const AutoreleasePool pool;
   const std::string what = "cannot capture a GPU trace to " + path;
   if (!supported()) {
@@ -59,11 +60,13 @@ void Capture::stop() {
 }
 
 void Capture::begin_scope() {
+  submissions_.objects().check_process();
   const AutoreleasePool pool;
   [scope() beginScope];
 }
 
 void Capture::end_scope() {
+  submissions_.objects().check_process();
   const AutoreleasePool pool;
   [scope() endScope];
 }

@@ -24,44 +24,43 @@ struct same {
 };
 
 template <class T>
-inline T atomic_load_explicit(const atomic<T>* object, memory_order) {
-  msl::race::note_atomic(object, sizeof(T), msl::race::Access::ATOMIC_UPDATE);
+MSL_UNWATCHED T atomic_load_explicit(const atomic<T>* object, memory_order) {
+  msl::race::note(object, sizeof(T), msl::race::Access::ATOMIC_UPDATE, __builtin_return_address(0));
   T value;
   __atomic_load(&object->value, &value, __ATOMIC_RELAXED);
   return value;
 }
 template <class T>
-inline void atomic_store_explicit(atomic<T>* object, typename same<T>::type value, memory_order) {
-  msl::race::note_atomic(object, sizeof(T), msl::race::Access::ATOMIC_WRITE);
+MSL_UNWATCHED void atomic_store_explicit(atomic<T>* object, typename same<T>::type value, memory_order) {
+  msl::race::note(object, sizeof(T), msl::race::Access::ATOMIC_WRITE, __builtin_return_address(0));
   __atomic_store(&object->value, &value, __ATOMIC_RELAXED);
 }
 template <class T>
-inline T atomic_exchange_explicit(atomic<T>* object, typename same<T>::type value, memory_order) {
-  msl::race::note_atomic(object, sizeof(T), msl::race::Access::ATOMIC_UPDATE);
+MSL_UNWATCHED T atomic_exchange_explicit(atomic<T>* object, typename same<T>::type value, memory_order) {
+  msl::race::note(object, sizeof(T), msl::race::Access::ATOMIC_UPDATE, __builtin_return_address(0));
   T before;
   __atomic_exchange(&object->value, &value, &before, __ATOMIC_RELAXED);
   return before;
 }
 template <class T>
-inline bool atomic_compare_exchange_weak_explicit(atomic<T>* object, T* expected, typename same<T>::type desired,
-                                                  memory_order, memory_order) {
-  msl::race::note_atomic(object, sizeof(T), msl::race::Access::ATOMIC_UPDATE);
+MSL_UNWATCHED bool atomic_compare_exchange_weak_explicit(atomic<T>* object, T* expected, typename same<T>::type desired,
+                                                         memory_order, memory_order) {
+  msl::race::note(object, sizeof(T), msl::race::Access::ATOMIC_UPDATE, __builtin_return_address(0));
   return __atomic_compare_exchange(&object->value, expected, &desired, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
 }
 
-#define MSL_FETCH(name, expression)                                                                       \
-  template <class T>                                                                                      \
-  inline T atomic_fetch_##name##_explicit(atomic<T>* object, typename same<T>::type value, memory_order) { \
-    msl::race::note_atomic(object, sizeof(T), msl::race::Access::ATOMIC_UPDATE);                                 \
-    T before;                                                                                             \
-    __atomic_load(&object->value, &before, __ATOMIC_RELAXED);                                             \
-    for (;;) {                                                                                            \
-      T after = T(expression);                                                                            \
-      if (__atomic_compare_exchange(&object->value, &before, &after, false, __ATOMIC_RELAXED,             \
-                                    __ATOMIC_RELAXED)) {                                                  \
-        return before;                                                                                    \
-      }                                                                                                   \
-    }                                                                                                     \
+#define MSL_FETCH(name, expression)                                                                                \
+  template <class T>                                                                                               \
+  MSL_UNWATCHED T atomic_fetch_##name##_explicit(atomic<T>* object, typename same<T>::type value, memory_order) {  \
+    msl::race::note(object, sizeof(T), msl::race::Access::ATOMIC_UPDATE, __builtin_return_address(0));             \
+    T before;                                                                                                      \
+    __atomic_load(&object->value, &before, __ATOMIC_RELAXED);                                                      \
+    for (;;) {                                                                                                     \
+      T after = T(expression);                                                                                     \
+      if (__atomic_compare_exchange(&object->value, &before, &after, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) { \
+        return before;                                                                                             \
+      }                                                                                                            \
+    }                                                                                                              \
   }
 MSL_FETCH(add, before + value)
 MSL_FETCH(sub, before - value)

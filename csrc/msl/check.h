@@ -104,12 +104,12 @@ To as_type(From) {
 
 #define MSL_WIDTHS(M, T) M(T) M(T##2) M(T##3) M(T##4)
 #define MSL_FLOATS(M) MSL_WIDTHS(M, float) MSL_WIDTHS(M, half)
-#define MSL_INTEGERS(M)                                                                              \
-  MSL_WIDTHS(M, char) MSL_WIDTHS(M, uchar) MSL_WIDTHS(M, short) MSL_WIDTHS(M, ushort) MSL_WIDTHS(M, int) \
-  MSL_WIDTHS(M, uint)
+#define MSL_INTEGERS(M) \
+  MSL_WIDTHS(M, char)   \
+  MSL_WIDTHS(M, uchar) MSL_WIDTHS(M, short) MSL_WIDTHS(M, ushort) MSL_WIDTHS(M, int) MSL_WIDTHS(M, uint)
 #define MSL_LONGS(M) MSL_WIDTHS(M, long) MSL_WIDTHS(M, ulong)
 
-#define MSL_TRANSCENDENTAL(T)                                                                       \
+#define MSL_TRANSCENDENTAL(T)                                                                         \
   T acos(T), asin(T), atan(T), cos(T), cosh(T), exp(T), exp10(T), exp2(T), log(T), log10(T), log2(T); \
   T rsqrt(T), sin(T), sinh(T), sqrt(T), tan(T), tanh(T), atan2(T, T), fmod(T, T), pow(T, T), powr(T, T);
 MSL_FLOATS(MSL_TRANSCENDENTAL)
@@ -119,8 +119,8 @@ MSL_WIDTHS(MSL_TRANSCENDENTAL, float)
 namespace fast {
 MSL_WIDTHS(MSL_TRANSCENDENTAL, float)
 }
-#define MSL_OF_FLOATS(T)                                                                                 \
-  T ceil(T), fabs(T), floor(T), fract(T), rint(T), round(T), trunc(T), sign(T), saturate(T);             \
+#define MSL_OF_FLOATS(T)                                                                     \
+  T ceil(T), fabs(T), floor(T), fract(T), rint(T), round(T), trunc(T), sign(T), saturate(T); \
   T copysign(T, T), fdim(T, T), fmax(T, T), fmin(T, T), step(T, T), fma(T, T, T), mix(T, T, T), abs(T);
 MSL_FLOATS(MSL_OF_FLOATS)
 #define MSL_ORDERED(T) T max(T, T), min(T, T), clamp(T, T, T);
@@ -128,11 +128,11 @@ MSL_FLOATS(MSL_ORDERED)
 MSL_INTEGERS(MSL_ORDERED)
 MSL_LONGS(MSL_ORDERED)
 MSL_WIDTHS(MSL_ORDERED, bfloat)
-#define MSL_GEOMETRIC(T)                                                                              \
-  T dot(T##2, T##2), dot(T##3, T##3), dot(T##4, T##4), length(T##2), length(T##3), length(T##4);        \
-  T length_squared(T##2), length_squared(T##3), length_squared(T##4);                                   \
-  T##2 normalize(T##2);                                                                               \
-  T##3 normalize(T##3);                                                                               \
+#define MSL_GEOMETRIC(T)                                                                         \
+  T dot(T##2, T##2), dot(T##3, T##3), dot(T##4, T##4), length(T##2), length(T##3), length(T##4); \
+  T length_squared(T##2), length_squared(T##3), length_squared(T##4);                            \
+  T##2 normalize(T##2);                                                                          \
+  T##3 normalize(T##3);                                                                          \
   T##4 normalize(T##4);
 MSL_GEOMETRIC(float)
 MSL_GEOMETRIC(half)
@@ -153,12 +153,12 @@ enum class mem_flags { mem_none = 0, mem_device = 1, mem_threadgroup = 2 };
 mem_flags operator|(mem_flags, mem_flags);
 void threadgroup_barrier(mem_flags), simdgroup_barrier(mem_flags);
 
-#define MSL_EXCHANGES(T)                                                                                  \
-  T simd_shuffle(T, ushort), simd_shuffle_xor(T, ushort), simd_shuffle_down(T, ushort);                     \
-  T simd_shuffle_up(T, ushort), simd_shuffle_rotate_down(T, ushort), simd_shuffle_rotate_up(T, ushort);     \
+#define MSL_EXCHANGES(T)                                                                                \
+  T simd_shuffle(T, ushort), simd_shuffle_xor(T, ushort), simd_shuffle_down(T, ushort);                 \
+  T simd_shuffle_up(T, ushort), simd_shuffle_rotate_down(T, ushort), simd_shuffle_rotate_up(T, ushort); \
   T simd_broadcast(T, ushort), simd_broadcast_first(T);
-#define MSL_REDUCTIONS(T)                                                                          \
-  T simd_sum(T), simd_product(T), simd_max(T), simd_min(T), simd_prefix_exclusive_sum(T);           \
+#define MSL_REDUCTIONS(T)                                                                 \
+  T simd_sum(T), simd_product(T), simd_max(T), simd_min(T), simd_prefix_exclusive_sum(T); \
   T simd_prefix_inclusive_sum(T), simd_prefix_exclusive_product(T), simd_prefix_inclusive_product(T);
 #define MSL_BIT_REDUCTIONS(T) T simd_and(T), simd_or(T), simd_xor(T);
 MSL_FLOATS(MSL_EXCHANGES)
@@ -177,22 +177,22 @@ using atomic_int = atomic<int>;
 using atomic_uint = atomic<uint>;
 using atomic_float = atomic<float>;
 using atomic_bool = atomic<bool>;
-#define MSL_ATOMICS(SPACE)                                                                                          \
-  template <class T>                                                                                                \
-  T atomic_load_explicit(SPACE const atomic<T>*, memory_order);                                                     \
-  template <class T>                                                                                                \
-  void atomic_store_explicit(SPACE atomic<T>*, typename msl::same<T>::type, memory_order);                          \
-  template <class T>                                                                                                \
-  T atomic_exchange_explicit(SPACE atomic<T>*, typename msl::same<T>::type, memory_order);                          \
-  template <class T>                                                                                                \
-  bool atomic_compare_exchange_weak_explicit(SPACE atomic<T>*, T*, typename msl::same<T>::type, memory_order,       \
-                                             memory_order);                                                         \
-  MSL_FETCH(SPACE, add)                                                                                             \
-  MSL_FETCH(SPACE, sub)                                                                                             \
-  MSL_FETCH(SPACE, max)                                                                                             \
-  MSL_FETCH(SPACE, min)                                                                                             \
-  MSL_FETCH(SPACE, and)                                                                                             \
-  MSL_FETCH(SPACE, or)                                                                                              \
+#define MSL_ATOMICS(SPACE)                                                                                    \
+  template <class T>                                                                                          \
+  T atomic_load_explicit(SPACE const atomic<T>*, memory_order);                                               \
+  template <class T>                                                                                          \
+  void atomic_store_explicit(SPACE atomic<T>*, typename msl::same<T>::type, memory_order);                    \
+  template <class T>                                                                                          \
+  T atomic_exchange_explicit(SPACE atomic<T>*, typename msl::same<T>::type, memory_order);                    \
+  template <class T>                                                                                          \
+  bool atomic_compare_exchange_weak_explicit(SPACE atomic<T>*, T*, typename msl::same<T>::type, memory_order, \
+                                             memory_order);                                                   \
+  MSL_FETCH(SPACE, add)                                                                                       \
+  MSL_FETCH(SPACE, sub)                                                                                       \
+  MSL_FETCH(SPACE, max)                                                                                       \
+  MSL_FETCH(SPACE, min)                                                                                       \
+  MSL_FETCH(SPACE, and)                                                                                       \
+  MSL_FETCH(SPACE, or)                                                                                        \
   MSL_FETCH(SPACE, xor)
 #define MSL_FETCH(SPACE, name) \
   template <class T>           \
@@ -212,10 +212,10 @@ using simdgroup_half8x8 = simdgroup_matrix<half, 8, 8>;
 using simdgroup_bfloat8x8 = simdgroup_matrix<bfloat, 8, 8>;
 template <class T, int rows, int cols>
 simdgroup_matrix<T, rows, cols> make_filled_simdgroup_matrix(typename msl::same<T>::type);
-#define MSL_MATRIX_MEMORY(SPACE)                                                                                  \
-  template <class T>                                                                                              \
-  void simdgroup_load(simdgroup_matrix<T, 8, 8>&, SPACE const T*, ulong = 8, ulong2 = ulong2(), bool = false);      \
-  template <class T>                                                                                              \
+#define MSL_MATRIX_MEMORY(SPACE)                                                                               \
+  template <class T>                                                                                           \
+  void simdgroup_load(simdgroup_matrix<T, 8, 8>&, SPACE const T*, ulong = 8, ulong2 = ulong2(), bool = false); \
+  template <class T>                                                                                           \
   void simdgroup_store(simdgroup_matrix<T, 8, 8>, SPACE T*, ulong = 8, ulong2 = ulong2(), bool = false);
 MSL_MATRIX_MEMORY(MSL_DEVICE)
 MSL_MATRIX_MEMORY(MSL_THREADGROUP)
@@ -241,9 +241,9 @@ void simdgroup_multiply(simdgroup_matrix<D, 8, 8>&, simdgroup_matrix<A, 8, 8>, s
 #define MSL_FUNCTION
 // Clang does not make what Metal has: copies of structures out of constant memory. With them the constructor for braces
 // has to be written, too.
-#define MSL_STRUCT(name, ...) \
-  name(__VA_ARGS__);          \
-  name(const name&);          \
+#define MSL_STRUCT(name, ...)   \
+  name(__VA_ARGS__);            \
+  name(const name&);            \
   name(const __constant name&); \
   name& operator=(const name&); \
   name& operator=(const __constant name&);

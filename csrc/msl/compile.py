@@ -23,7 +23,14 @@ from translate import translate
 
 HERE = Path(__file__).resolve().parent
 DEFAULT_COMPILER = "clang++-19"
-RUNTIME_SOURCES = ("fiber.cpp", "threadgroup.cpp", "run.cpp", "race.cpp", "shader_line.cpp")
+RUNTIME_SOURCES = (
+    "fiber.cpp",
+    "threadgroup.cpp",
+    "run.cpp",
+    "race.cpp",
+    "race_hooks.cpp",
+    "shader_line.cpp",
+)
 
 # Contraction is off, for the reference rounds every operation; so is the aliasing rule, for Metal
 # code reads vectors from memory of floats.

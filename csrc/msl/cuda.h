@@ -26,9 +26,7 @@ namespace msl {
 // All of a block's dynamic memory; kernels get offsets into it.
 extern __shared__ __align__(16) unsigned char threadgroup_memory[];
 
-MSL_INLINE metal::uint thread_index() {
-  return (threadIdx.z * blockDim.y + threadIdx.y) * blockDim.x + threadIdx.x;
-}
+MSL_INLINE metal::uint thread_index() { return (threadIdx.z * blockDim.y + threadIdx.y) * blockDim.x + threadIdx.x; }
 MSL_INLINE metal::uint lane_index() { return thread_index() % 32; }
 
 struct Frame {
@@ -47,9 +45,7 @@ struct Frame {
   MSL_INLINE metal::uint thread_index_in_threadgroup() const { return thread_index(); }
   MSL_INLINE metal::uint thread_index_in_simdgroup() const { return lane_index(); }
   MSL_INLINE metal::uint simdgroup_index_in_threadgroup() const { return thread_index() / 32; }
-  MSL_INLINE metal::uint simdgroups_per_threadgroup() const {
-    return (blockDim.x * blockDim.y * blockDim.z + 31) / 32;
-  }
+  MSL_INLINE metal::uint simdgroups_per_threadgroup() const { return (blockDim.x * blockDim.y * blockDim.z + 31) / 32; }
   MSL_INLINE metal::uint threads_per_simdgroup() const { return 32; }
 };
 

@@ -21,43 +21,43 @@
 namespace metal {
 
 // Small floats and vectors, out of the function of floats: computed in float, rounded once.
-#define MSL_ELEMENTWISE(name)                                                \
-  template <class Format>                                                    \
-  MSL_INLINE SmallFloat<Format> name(SmallFloat<Format> x) {                 \
-    return SmallFloat<Format>(name(float(x)));                               \
-  }                                                                          \
-  template <class T, int n>                                                  \
-  MSL_INLINE vec<T, n> name(const vec<T, n>& x) {                            \
-    vec<T, n> result;                                                        \
-    for (int i = 0; i < n; ++i) result[i] = name(x[i]);                      \
-    return result;                                                           \
-  }                                                                          \
-  template <class Vector, int size, int... indices>                          \
-  MSL_INLINE Vector name(const swizzle<Vector, size, indices...>& x) {       \
-    return name(Vector(x));                                                  \
+#define MSL_ELEMENTWISE(name)                                          \
+  template <class Format>                                              \
+  MSL_INLINE SmallFloat<Format> name(SmallFloat<Format> x) {           \
+    return SmallFloat<Format>(name(float(x)));                         \
+  }                                                                    \
+  template <class T, int n>                                            \
+  MSL_INLINE vec<T, n> name(const vec<T, n>& x) {                      \
+    vec<T, n> result;                                                  \
+    for (int i = 0; i < n; ++i) result[i] = name(x[i]);                \
+    return result;                                                     \
+  }                                                                    \
+  template <class Vector, int size, int... indices>                    \
+  MSL_INLINE Vector name(const swizzle<Vector, size, indices...>& x) { \
+    return name(Vector(x));                                            \
   }
-#define MSL_FUNCTION_OF_ONE(name, expression)              \
-  MSL_INLINE float name(float x) { return expression; }    \
+#define MSL_FUNCTION_OF_ONE(name, expression)           \
+  MSL_INLINE float name(float x) { return expression; } \
   MSL_ELEMENTWISE(name)
 
-#define MSL_TRANSCENDENTAL                                   \
-  MSL_FUNCTION_OF_ONE(acos, MSL_MATH(acosf)(x))              \
-  MSL_FUNCTION_OF_ONE(asin, MSL_MATH(asinf)(x))              \
-  MSL_FUNCTION_OF_ONE(atan, MSL_MATH(atanf)(x))              \
-  MSL_FUNCTION_OF_ONE(cos, MSL_MATH(cosf)(x))                \
-  MSL_FUNCTION_OF_ONE(cosh, MSL_MATH(coshf)(x))              \
-  MSL_FUNCTION_OF_ONE(exp, MSL_MATH(expf)(x))                \
-  MSL_FUNCTION_OF_ONE(exp10, MSL_MATH(powf)(10.0f, x))       \
-  MSL_FUNCTION_OF_ONE(exp2, MSL_MATH(exp2f)(x))              \
-  MSL_FUNCTION_OF_ONE(log, MSL_MATH(logf)(x))                \
-  MSL_FUNCTION_OF_ONE(log10, MSL_MATH(log10f)(x))            \
-  MSL_FUNCTION_OF_ONE(log2, MSL_MATH(log2f)(x))              \
-  MSL_FUNCTION_OF_ONE(rsqrt, 1.0f / MSL_MATH(sqrtf)(x))      \
-  MSL_FUNCTION_OF_ONE(sin, MSL_MATH(sinf)(x))                \
-  MSL_FUNCTION_OF_ONE(sinh, MSL_MATH(sinhf)(x))              \
-  MSL_FUNCTION_OF_ONE(sqrt, MSL_MATH(sqrtf)(x))              \
-  MSL_FUNCTION_OF_ONE(tan, MSL_MATH(tanf)(x))                \
-  MSL_FUNCTION_OF_ONE(tanh, MSL_MATH(tanhf)(x))              \
+#define MSL_TRANSCENDENTAL                                                    \
+  MSL_FUNCTION_OF_ONE(acos, MSL_MATH(acosf)(x))                               \
+  MSL_FUNCTION_OF_ONE(asin, MSL_MATH(asinf)(x))                               \
+  MSL_FUNCTION_OF_ONE(atan, MSL_MATH(atanf)(x))                               \
+  MSL_FUNCTION_OF_ONE(cos, MSL_MATH(cosf)(x))                                 \
+  MSL_FUNCTION_OF_ONE(cosh, MSL_MATH(coshf)(x))                               \
+  MSL_FUNCTION_OF_ONE(exp, MSL_MATH(expf)(x))                                 \
+  MSL_FUNCTION_OF_ONE(exp10, MSL_MATH(powf)(10.0f, x))                        \
+  MSL_FUNCTION_OF_ONE(exp2, MSL_MATH(exp2f)(x))                               \
+  MSL_FUNCTION_OF_ONE(log, MSL_MATH(logf)(x))                                 \
+  MSL_FUNCTION_OF_ONE(log10, MSL_MATH(log10f)(x))                             \
+  MSL_FUNCTION_OF_ONE(log2, MSL_MATH(log2f)(x))                               \
+  MSL_FUNCTION_OF_ONE(rsqrt, 1.0f / MSL_MATH(sqrtf)(x))                       \
+  MSL_FUNCTION_OF_ONE(sin, MSL_MATH(sinf)(x))                                 \
+  MSL_FUNCTION_OF_ONE(sinh, MSL_MATH(sinhf)(x))                               \
+  MSL_FUNCTION_OF_ONE(sqrt, MSL_MATH(sqrtf)(x))                               \
+  MSL_FUNCTION_OF_ONE(tan, MSL_MATH(tanf)(x))                                 \
+  MSL_FUNCTION_OF_ONE(tanh, MSL_MATH(tanhf)(x))                               \
   MSL_INLINE float atan2(float y, float x) { return MSL_MATH(atan2f)(y, x); } \
   MSL_INLINE float fmod(float x, float y) { return MSL_MATH(fmodf)(x, y); }   \
   MSL_INLINE float pow(float x, float y) { return MSL_MATH(powf)(x, y); }     \
@@ -111,9 +111,9 @@ MSL_INLINE vec<float, n> mix(const vec<float, n>& a, const vec<float, n>& b, con
 }
 
 // One overload per type, so that arguments of two types are ambiguous, as they are for Metal.
-#define MSL_ORDERED(T)                                               \
-  MSL_INLINE T max(T a, T b) { return a < b ? b : a; }               \
-  MSL_INLINE T min(T a, T b) { return b < a ? b : a; }               \
+#define MSL_ORDERED(T)                                 \
+  MSL_INLINE T max(T a, T b) { return a < b ? b : a; } \
+  MSL_INLINE T min(T a, T b) { return b < a ? b : a; } \
   MSL_INLINE T clamp(T x, T low, T high) { return min(max(x, low), high); }
 MSL_ORDERED(char)
 MSL_ORDERED(uchar)
@@ -130,12 +130,12 @@ MSL_ORDERED(bfloat)
 MSL_INLINE float max(float a, float b) { return MSL_MATH(fmaxf)(a, b); }
 MSL_INLINE float min(float a, float b) { return MSL_MATH(fminf)(a, b); }
 MSL_INLINE float clamp(float x, float low, float high) { return min(max(x, low), high); }
-#define MSL_ELEMENTWISE_OF_TWO(name)                                      \
-  template <class T, int n>                                               \
-  MSL_INLINE vec<T, n> name(const vec<T, n>& a, const vec<T, n>& b) {     \
-    vec<T, n> result;                                                     \
-    for (int i = 0; i < n; ++i) result[i] = name(a[i], b[i]);             \
-    return result;                                                        \
+#define MSL_ELEMENTWISE_OF_TWO(name)                                  \
+  template <class T, int n>                                           \
+  MSL_INLINE vec<T, n> name(const vec<T, n>& a, const vec<T, n>& b) { \
+    vec<T, n> result;                                                 \
+    for (int i = 0; i < n; ++i) result[i] = name(a[i], b[i]);         \
+    return result;                                                    \
   }
 MSL_ELEMENTWISE_OF_TWO(max)
 MSL_ELEMENTWISE_OF_TWO(min)
@@ -178,14 +178,14 @@ MSL_INLINE bool any(const vec<bool, n>& x) {
 }
 
 // The overloads that are no templates take swizzles as well.
-#define MSL_GEOMETRIC(T, n)                                               \
-  MSL_INLINE T dot(const vec<T, n>& a, const vec<T, n>& b) {              \
-    T sum = a[0] * b[0];                                                  \
-    for (int i = 1; i < n; ++i) sum = sum + a[i] * b[i];                  \
-    return sum;                                                           \
-  }                                                                       \
-  MSL_INLINE T length_squared(const vec<T, n>& a) { return dot(a, a); }   \
-  MSL_INLINE T length(const vec<T, n>& a) { return sqrt(dot(a, a)); }     \
+#define MSL_GEOMETRIC(T, n)                                             \
+  MSL_INLINE T dot(const vec<T, n>& a, const vec<T, n>& b) {            \
+    T sum = a[0] * b[0];                                                \
+    for (int i = 1; i < n; ++i) sum = sum + a[i] * b[i];                \
+    return sum;                                                         \
+  }                                                                     \
+  MSL_INLINE T length_squared(const vec<T, n>& a) { return dot(a, a); } \
+  MSL_INLINE T length(const vec<T, n>& a) { return sqrt(dot(a, a)); }   \
   MSL_INLINE vec<T, n> normalize(const vec<T, n>& a) { return a * vec<T, n>(rsqrt(dot(a, a))); }
 MSL_GEOMETRIC(float, 2)
 MSL_GEOMETRIC(float, 3)

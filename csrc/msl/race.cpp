@@ -1,4 +1,4 @@
-// The race detector: hooks of the compiler's instrumentation, and one shadow cell per byte that they reach.
+// The race detector: one shadow cell per byte of bound and threadgroup memory.
 #include "race.h"
 
 #if defined(MSL_MODE_RACE)
@@ -110,7 +110,11 @@ void add_finding(msl_status status, std::string what, std::uint32_t place, std::
   for (const Finding& known : findings) {
     if (known.place == place && known.other_place == other_place) return;
   }
-  if (findings.size() < MOST_FINDINGS) findings.push_back({status, std::move(what), place, other_place});
+  // A missing barrier shows as reads of unwritten memory, too; the race says more and comes first.
+  const auto is_other = [](const Finding& known) { return known.status != MSL_RACE; };
+  const auto at = status == MSL_RACE ? std::find_if(findings.begin(), findings.end(), is_other) : findings.end();
+  findings.insert(at, {status, std::move(what), place, other_place});
+  if (findings.size() > MOST_FINDINGS) findings.pop_back();
 }
 
 // Whether nothing orders an earlier access before one by `now`.
@@ -145,7 +149,8 @@ void report_race(const Shadow& shadow, Access access, const Toucher& now, const 
   const char* memory = shadow.is_threadgroup ? "threadgroup" : "device";
   std::string what = std::string("race in ") + memory + " memory: " + name(access) + " by thread " +
                      std::to_string(now.thread & ~WHOLE_SIMDGROUP);
-  if (now.thread & WHOLE_SIMDGROUP) what = std::string("race in ") + memory + " memory: " + name(access) + " by a simdgroup";
+  if (now.thread & WHOLE_SIMDGROUP)
+    what = std::string("race in ") + memory + " memory: " + name(access) + " by a simdgroup";
   what += std::string(" at %, unordered with a ") + earlier;
   if (before.threadgroup != now.threadgroup || before.many_threadgroups) what += " by another threadgroup";
   what += " at %";
@@ -213,11 +218,6 @@ void touch(const void* address, std::size_t nbytes, Access access, std::uint16_t
   group.fail(MSL_OUT_OF_BOUNDS, "");
 }
 
-void touch_by_thread(const void* address, std::size_t nbytes, Access access, const void* code) {
-  if (current == nullptr || static_cast<Threadgroup*>(current)->stacks().contains(address)) return;
-  touch(address, nbytes, access, static_cast<std::uint16_t>(current->thread), code);
-}
-
 std::string text_of(const Finding& finding) {
   std::string text = finding.what;
   for (const std::uint32_t place : {finding.place, finding.other_place}) {
@@ -245,9 +245,6 @@ void begin(const msl_dispatch& dispatch, const void* threadgroup_memory, std::si
 msl_status end(msl_report& report) {
   Detector& all = detector();
   report.races = all.n_races;
-  // A missing barrier shows as reads of unwritten memory, too; the race says more.
-  std::stable_partition(all.findings.begin(), all.findings.end(),
-                        [](const Finding& finding) { return finding.status == MSL_RACE; });
   std::string message;
   for (const Finding& finding : all.findings) message += (message.empty() ? "" : "; ") + text_of(finding);
   std::snprintf(report.message, sizeof(report.message), "%s", message.c_str());
@@ -255,8 +252,9 @@ msl_status end(msl_report& report) {
   return all.findings.empty() ? MSL_OK : all.findings.front().status;
 }
 
-void note_atomic(const void* address, std::size_t nbytes, Access access) {
-  touch_by_thread(address, nbytes, access, __builtin_return_address(0));
+void note(const void* address, std::size_t nbytes, Access access, const void* code) {
+  if (current == nullptr || static_cast<Threadgroup*>(current)->stacks().contains(address)) return;
+  touch(address, nbytes, access, static_cast<std::uint16_t>(current->thread), code);
 }
 
 void note_simdgroup(const void* address, std::size_t nbytes, Access access, const void* code) {
@@ -266,46 +264,5 @@ void note_simdgroup(const void* address, std::size_t nbytes, Access access, cons
 }
 
 }  // namespace msl::race
-
-using msl::race::Access;
-using msl::race::touch_by_thread;
-
-// What the compiler calls before each access of a shader.
-#define MSL_HOOKS(nbytes)                                                                                             \
-  extern "C" void __tsan_read##nbytes(void* address) {                                                                \
-    touch_by_thread(address, nbytes, Access::READ, __builtin_return_address(0));                                      \
-  }                                                                                                                   \
-  extern "C" void __tsan_write##nbytes(void* address) {                                                               \
-    touch_by_thread(address, nbytes, Access::WRITE, __builtin_return_address(0));                                     \
-  }                                                                                                                   \
-  extern "C" void __tsan_unaligned_read##nbytes(void* address) {                                                      \
-    touch_by_thread(address, nbytes, Access::READ, __builtin_return_address(0));                                      \
-  }                                                                                                                   \
-  extern "C" void __tsan_unaligned_write##nbytes(void* address) {                                                     \
-    touch_by_thread(address, nbytes, Access::WRITE, __builtin_return_address(0));                                     \
-  }
-MSL_HOOKS(1)
-MSL_HOOKS(2)
-MSL_HOOKS(4)
-MSL_HOOKS(8)
-MSL_HOOKS(16)
-#undef MSL_HOOKS
-
-extern "C" void __tsan_init() {}
-
-extern "C" void* __tsan_memcpy(void* to, const void* from, std::size_t nbytes) {
-  touch_by_thread(from, nbytes, Access::READ, __builtin_return_address(0));
-  touch_by_thread(to, nbytes, Access::WRITE, __builtin_return_address(0));
-  return std::memcpy(to, from, nbytes);
-}
-extern "C" void* __tsan_memmove(void* to, const void* from, std::size_t nbytes) {
-  touch_by_thread(from, nbytes, Access::READ, __builtin_return_address(0));
-  touch_by_thread(to, nbytes, Access::WRITE, __builtin_return_address(0));
-  return std::memmove(to, from, nbytes);
-}
-extern "C" void* __tsan_memset(void* to, int value, std::size_t nbytes) {
-  touch_by_thread(to, nbytes, Access::WRITE, __builtin_return_address(0));
-  return std::memset(to, value, nbytes);
-}
 
 #endif

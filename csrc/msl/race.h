@@ -11,20 +11,20 @@ namespace msl::race {
 enum class Access { READ, WRITE, ATOMIC_UPDATE, ATOMIC_WRITE };
 
 #if defined(MSL_MODE_RACE)
-// A function that notes its accesses by itself, and whose return address is in the shader.
-#define MSL_NOTES_ACCESSES __attribute__((no_sanitize("thread"), noinline))
+// A function whose accesses are not watched: it notes them by itself, or reaches no memory of the shader's.
+#define MSL_UNWATCHED __attribute__((no_sanitize("thread"), noinline))
 void begin(const msl_dispatch& dispatch, const void* threadgroup_memory, size_t nbytes);
 // Fills in the number of races and the message of what was found first.
 msl_status end(msl_report& report);
-// An atomic access of the running thread.
-void note_atomic(const void* address, size_t nbytes, Access access);
+// An access of the running thread, made by `code`.
+void note(const void* address, size_t nbytes, Access access, const void* code);
 // An access of the whole simdgroup, for which no lane's own order counts, on behalf of `code`.
 void note_simdgroup(const void* address, size_t nbytes, Access access, const void* code);
 #else
-#define MSL_NOTES_ACCESSES inline
+#define MSL_UNWATCHED inline
 inline void begin(const msl_dispatch&, const void*, size_t) {}
 inline msl_status end(msl_report&) { return MSL_OK; }
-inline void note_atomic(const void*, size_t, Access) {}
+inline void note(const void*, size_t, Access, const void*) {}
 inline void note_simdgroup(const void*, size_t, Access, const void*) {}
 #endif
 

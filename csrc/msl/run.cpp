@@ -38,7 +38,9 @@ std::vector<std::unique_ptr<Threadgroup>>& threadgroups() {
   return all;
 }
 
-void write_message(char* message, const std::string& text) { std::snprintf(message, MSL_MESSAGE_BYTES, "%s", text.c_str()); }
+void write_message(char* message, const std::string& text) {
+  std::snprintf(message, MSL_MESSAGE_BYTES, "%s", text.c_str());
+}
 
 Extent extent_of(const std::uint32_t* size) { return {size[0], size[1], size[2]}; }
 
@@ -64,8 +66,7 @@ msl_status check_limits(const msl_dispatch& dispatch, std::string& message) {
   const std::size_t n_threads = count(extent_of(dispatch.threads));
   const std::size_t most_threads = std::min<std::size_t>(entry.max_threads, MSL_MAX_THREADS);
   if (n_threads == 0 || n_threads > most_threads) {
-    message = std::to_string(n_threads) + " threads in a threadgroup, wanted 1 to " +
-              std::to_string(most_threads);
+    message = std::to_string(n_threads) + " threads in a threadgroup, wanted 1 to " + std::to_string(most_threads);
     return MSL_LIMIT;
   }
   if (count(extent_of(dispatch.threadgroups)) == 0) {
@@ -177,7 +178,9 @@ const char* msl_mode(void) {
 }
 
 size_t msl_kernel_count(void) { return msl::library.n_entries; }
-const msl_kernel* msl_kernel_at(size_t i) { return i < msl::library.n_entries ? &msl::library.entries[i].kernel : nullptr; }
+const msl_kernel* msl_kernel_at(size_t i) {
+  return i < msl::library.n_entries ? &msl::library.entries[i].kernel : nullptr;
+}
 size_t msl_constant_count(void) { return msl::library.n_constants; }
 const msl_constant* msl_constant_at(size_t i) {
   return i < msl::library.n_constants ? &msl::library.constants[i].constant : nullptr;
@@ -191,9 +194,8 @@ msl_status msl_pipeline_create(const char* kernel, const msl_constant_value* val
     return status;
   };
   *pipeline = nullptr;
-  const msl::Entry* entry = std::find_if(library.entries, library.entries + library.n_entries, [&](const auto& row) {
-    return std::strcmp(row.kernel.name, kernel) == 0;
-  });
+  const msl::Entry* entry = std::find_if(library.entries, library.entries + library.n_entries,
+                                         [&](const auto& row) { return std::strcmp(row.kernel.name, kernel) == 0; });
   if (entry == library.entries + library.n_entries) {
     return fail(MSL_UNKNOWN_KERNEL, std::string("no kernel '") + kernel + "'");
   }
@@ -203,9 +205,8 @@ msl_status msl_pipeline_create(const char* kernel, const msl_constant_value* val
   for (size_t i = 0; i < n_values; ++i) {
     const msl_constant_value& value = values[i];
     const auto* end = library.constants + library.n_constants;
-    const auto* found = std::find_if(library.constants, end, [&](const auto& row) {
-      return std::strcmp(row.constant.name, value.name) == 0;
-    });
+    const auto* found = std::find_if(library.constants, end,
+                                     [&](const auto& row) { return std::strcmp(row.constant.name, value.name) == 0; });
     const std::string name = std::string("function constant '") + value.name + "'";
     if (found == end) return fail(MSL_WRONG_CONSTANT, name + " is unknown");
     if (found->constant.nbytes != value.nbytes) {

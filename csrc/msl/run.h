@@ -87,7 +87,7 @@ typedef struct {
   uint64_t simd_operations;
   uint64_t divergent_operations;  // simd operations with lanes missing: legal in Metal, a trap for full masks
   uint64_t races;
-  char divergence[256];              // file:line of the first divergent operation, else empty
+  char divergence[256];             // file:line of the first divergent operation, else empty
   char message[MSL_MESSAGE_BYTES];  // what is wrong, with file:line, if the status is not MSL_OK
 } msl_report;
 

@@ -43,6 +43,12 @@ MSL_INLINE To as_type(From from) {
   return to;
 }
 
+#if defined(__aarch64__) && !defined(MSL_TARGET_CUDA)
+using storage16 = __fp16;
+#elif !defined(MSL_TARGET_CUDA)
+using storage16 = _Float16;
+#endif
+
 // IEEE 754 binary16.
 struct Binary16 {
 #if defined(MSL_TARGET_CUDA)
@@ -57,8 +63,8 @@ struct Binary16 {
     return value;
   }
 #else
-  static MSL_INLINE ushort encode(float value) { return as_type<ushort>(static_cast<_Float16>(value)); }
-  static MSL_INLINE float decode(ushort bits) { return static_cast<float>(as_type<_Float16>(bits)); }
+  static MSL_INLINE ushort encode(float value) { return as_type<ushort>(static_cast<storage16>(value)); }
+  static MSL_INLINE float decode(ushort bits) { return static_cast<float>(as_type<storage16>(bits)); }
 #endif
 };
 
@@ -123,8 +129,8 @@ struct SmallFloat {
   friend MSL_INLINE SmallFloat operator op(Integer a, SmallFloat b) {                                               \
     return SmallFloat(a) op b;                                                                                      \
   }                                                                                                                 \
-  MSL_INLINE SmallFloat& operator op##=(SmallFloat b) { return *this = *this op b; }                                \
-  MSL_INLINE SmallFloat& operator op##=(float b) { return *this = SmallFloat(*this op b); }
+  MSL_INLINE SmallFloat& operator op## = (SmallFloat b) { return *this = *this op b; }                              \
+  MSL_INLINE SmallFloat& operator op## = (float b) { return *this = SmallFloat(*this op b); }
   MSL_OPERATOR(+)
   MSL_OPERATOR(-)
   MSL_OPERATOR(*)

@@ -51,16 +51,16 @@ MSL_INLINE mem_flags operator|(mem_flags a, mem_flags b) { return mem_flags(uint
 MSL_INLINE void threadgroup_barrier(mem_flags) { __syncthreads(); }
 MSL_INLINE void simdgroup_barrier(mem_flags) { __syncwarp(); }
 
-#define MSL_REDUCTION(name, expression)                                  \
-  struct combine_##name {                                                \
-    template <class T>                                                   \
-    MSL_INLINE T operator()(T a, T b) const {                            \
-      return T(expression);                                              \
-    }                                                                    \
-  };                                                                     \
-  template <class T>                                                     \
-  MSL_INLINE T simd_##name(T value) {                                    \
-    return msl::reduce(value, combine_##name());                         \
+#define MSL_REDUCTION(name, expression)          \
+  struct combine_##name {                        \
+    template <class T>                           \
+    MSL_INLINE T operator()(T a, T b) const {    \
+      return T(expression);                      \
+    }                                            \
+  };                                             \
+  template <class T>                             \
+  MSL_INLINE T simd_##name(T value) {            \
+    return msl::reduce(value, combine_##name()); \
   }
 MSL_REDUCTION(sum, a + b)
 MSL_REDUCTION(product, a* b)
@@ -71,15 +71,15 @@ MSL_REDUCTION(or, a | b)
 MSL_REDUCTION(xor, a ^ b)
 #undef MSL_REDUCTION
 
-#define MSL_PREFIX(name, start)                                                        \
-  template <class T>                                                                   \
-  MSL_INLINE T simd_prefix_inclusive_##name(T value) {                                 \
-    return msl::scan(value, combine_##name());                                         \
-  }                                                                                    \
-  template <class T>                                                                   \
-  MSL_INLINE T simd_prefix_exclusive_##name(T value) {                                 \
+#define MSL_PREFIX(name, start)                                                                        \
+  template <class T>                                                                                   \
+  MSL_INLINE T simd_prefix_inclusive_##name(T value) {                                                 \
+    return msl::scan(value, combine_##name());                                                         \
+  }                                                                                                    \
+  template <class T>                                                                                   \
+  MSL_INLINE T simd_prefix_exclusive_##name(T value) {                                                 \
     const T before = msl::from_lane(msl::scan(value, combine_##name()), (msl::lane_index() - 1) % 32); \
-    return msl::lane_index() == 0 ? T(start) : before;                                 \
+    return msl::lane_index() == 0 ? T(start) : before;                                                 \
   }
 MSL_PREFIX(sum, 0)
 MSL_PREFIX(product, 1)
@@ -89,10 +89,10 @@ MSL_INLINE bool simd_any(bool value) { return __any_sync(msl::ALL_LANES, value);
 MSL_INLINE bool simd_all(bool value) { return __all_sync(msl::ALL_LANES, value); }
 MSL_INLINE bool simd_is_first() { return msl::lane_index() == 0; }
 
-#define MSL_SHUFFLE(name, lane)                                   \
-  template <class T>                                              \
-  MSL_INLINE T simd_##name(T value, ushort argument) {            \
-    return msl::from_lane(value, (lane) % 32);                    \
+#define MSL_SHUFFLE(name, lane)                        \
+  template <class T>                                   \
+  MSL_INLINE T simd_##name(T value, ushort argument) { \
+    return msl::from_lane(value, (lane) % 32);         \
   }
 MSL_SHUFFLE(shuffle, argument)
 MSL_SHUFFLE(broadcast, argument)

@@ -3,6 +3,7 @@
 
 #include "context.h"
 #include "functions.h"
+#include "race.h"
 
 namespace msl {
 
@@ -14,7 +15,7 @@ struct Exchange {
   uint32_t lane;  // the caller's
 
   bool active(uint32_t other) const { return other < MSL_SIMD_WIDTH && (simdgroup.active >> other & 1) != 0; }
-  T of(uint32_t other) const {
+  MSL_UNWATCHED T of(uint32_t other) const {
     T value;
     __builtin_memcpy(static_cast<void*>(&value), simdgroup.values[parity][other], sizeof(T));
     return value;
@@ -22,7 +23,7 @@ struct Exchange {
 };
 
 template <class T>
-inline Exchange<T> exchange(const T& value, Site site) {
+MSL_UNWATCHED Exchange<T> exchange(const T& value, Site site) {
   static_assert(sizeof(T) <= sizeof(Simdgroup::values[0][0]), "too much for one simdgroup operation");
   Simdgroup& simdgroup = current->simdgroup();
   const uint32_t parity = simdgroup.parity, lane = current->lane();
@@ -33,7 +34,7 @@ inline Exchange<T> exchange(const T& value, Site site) {
 
 // Combines the values of the active lanes pairwise, as a butterfly does; the first lane to go on computes it for all.
 template <class T, class Combine>
-inline T reduce(const T& value, Combine combine, Site site) {
+MSL_UNWATCHED T reduce(const T& value, Combine combine, Site site) {
   const Exchange<T> exchanged = exchange(value, site);
   Simdgroup& simdgroup = current->simdgroup();
   T result;
@@ -59,7 +60,7 @@ inline T reduce(const T& value, Combine combine, Site site) {
 }
 
 template <class T, class Combine>
-inline T prefix(const T& value, T start, bool inclusive, Combine combine, Site site) {
+MSL_UNWATCHED T prefix(const T& value, T start, bool inclusive, Combine combine, Site site) {
   const Exchange<T> exchanged = exchange(value, site);
   T result = start;
   for (uint32_t i = 0; i < exchanged.lane + inclusive; ++i) {
@@ -89,10 +90,10 @@ inline mem_flags operator|(mem_flags a, mem_flags b) { return mem_flags(uint(a) 
 inline void threadgroup_barrier(mem_flags flags, MSL_SITE) { msl::wait_at_barrier(uint(flags), site); }
 inline void simdgroup_barrier(mem_flags flags, MSL_SITE) { msl::wait_at_simdgroup_barrier(uint(flags), site); }
 
-#define MSL_REDUCTION(name, expression)                                       \
-  template <class T>                                                          \
-  inline T simd_##name(T value, MSL_SITE) {                                   \
-    return msl::reduce(value, [](T a, T b) { return T(expression); }, site);  \
+#define MSL_REDUCTION(name, expression)                                      \
+  template <class T>                                                         \
+  inline T simd_##name(T value, MSL_SITE) {                                  \
+    return msl::reduce(value, [](T a, T b) { return T(expression); }, site); \
   }
 MSL_REDUCTION(sum, a + b)
 MSL_REDUCTION(product, a* b)
@@ -103,14 +104,14 @@ MSL_REDUCTION(or, a | b)
 MSL_REDUCTION(xor, a ^ b)
 #undef MSL_REDUCTION
 
-#define MSL_PREFIX(name, start, expression)                                                        \
-  template <class T>                                                                               \
-  inline T simd_prefix_exclusive_##name(T value, MSL_SITE) {                                       \
-    return msl::prefix(value, T(start), false, [](T a, T b) { return T(expression); }, site);      \
-  }                                                                                                \
-  template <class T>                                                                               \
-  inline T simd_prefix_inclusive_##name(T value, MSL_SITE) {                                       \
-    return msl::prefix(value, T(start), true, [](T a, T b) { return T(expression); }, site);       \
+#define MSL_PREFIX(name, start, expression)                                                   \
+  template <class T>                                                                          \
+  inline T simd_prefix_exclusive_##name(T value, MSL_SITE) {                                  \
+    return msl::prefix(value, T(start), false, [](T a, T b) { return T(expression); }, site); \
+  }                                                                                           \
+  template <class T>                                                                          \
+  inline T simd_prefix_inclusive_##name(T value, MSL_SITE) {                                  \
+    return msl::prefix(value, T(start), true, [](T a, T b) { return T(expression); }, site);  \
   }
 MSL_PREFIX(sum, 0, a + b)
 MSL_PREFIX(product, 1, a* b)

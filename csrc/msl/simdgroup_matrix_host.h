@@ -15,8 +15,8 @@ MSL_INLINE simdgroup_matrix<T, rows, cols>::simdgroup_matrix(T diagonal) {
 
 // The lanes move a matrix together: which of them touches which element is not defined, so all of them count as one.
 template <class T>
-MSL_NOTES_ACCESSES void simdgroup_load(simdgroup_matrix<T, 8, 8>& matrix, const T* pointer, ulong stride = 8,
-                                       ulong2 origin = ulong2(0ul), bool transpose = false, MSL_SITE) {
+MSL_UNWATCHED void simdgroup_load(simdgroup_matrix<T, 8, 8>& matrix, const T* pointer, ulong stride = 8,
+                                  ulong2 origin = ulong2(0ul), bool transpose = false, MSL_SITE) {
   const auto exchanged = msl::exchange(0, site);
   for (uint i = 0; i < 2; ++i) {
     const uint row = matrix_row(exchanged.lane), col = matrix_col(exchanged.lane) + i;
@@ -27,8 +27,8 @@ MSL_NOTES_ACCESSES void simdgroup_load(simdgroup_matrix<T, 8, 8>& matrix, const 
 }
 
 template <class T>
-MSL_NOTES_ACCESSES void simdgroup_store(const simdgroup_matrix<T, 8, 8>& matrix, T* pointer, ulong stride = 8,
-                                        ulong2 origin = ulong2(0ul), bool transpose = false, MSL_SITE) {
+MSL_UNWATCHED void simdgroup_store(const simdgroup_matrix<T, 8, 8>& matrix, T* pointer, ulong stride = 8,
+                                   ulong2 origin = ulong2(0ul), bool transpose = false, MSL_SITE) {
   const auto exchanged = msl::exchange(0, site);
   for (uint i = 0; i < 2; ++i) {
     const uint row = matrix_row(exchanged.lane), col = matrix_col(exchanged.lane) + i;
@@ -40,9 +40,9 @@ MSL_NOTES_ACCESSES void simdgroup_store(const simdgroup_matrix<T, 8, 8>& matrix,
 
 // d = a b + c, summed in float.
 template <class D, class A, class B, class C>
-inline void simdgroup_multiply_accumulate(simdgroup_matrix<D, 8, 8>& d, const simdgroup_matrix<A, 8, 8>& a,
-                                          const simdgroup_matrix<B, 8, 8>& b, const simdgroup_matrix<C, 8, 8>& c,
-                                          MSL_SITE) {
+MSL_UNWATCHED void simdgroup_multiply_accumulate(simdgroup_matrix<D, 8, 8>& d, const simdgroup_matrix<A, 8, 8>& a,
+                                                 const simdgroup_matrix<B, 8, 8>& b, const simdgroup_matrix<C, 8, 8>& c,
+                                                 MSL_SITE) {
   const auto exchanged = msl::exchange(vec<float, 4>(a.held[0], a.held[1], b.held[0], b.held[1]), site);
   const uint row = matrix_row(exchanged.lane), col = matrix_col(exchanged.lane);
   float sums[2] = {float(c.held[0]), float(c.held[1])};

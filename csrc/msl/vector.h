@@ -30,22 +30,22 @@ struct total_components<First, Rest...> {
 // The elements, by number, by name and as one piece of memory. Three take the room of four.
 template <class T, int n>
 struct vec_elements;
-#define MSL_ELEMENTS(n, room, ...)                     \
-  template <class T>                                   \
-  struct vec_elements<T, n> {                          \
-    struct alignas(room * sizeof(T)) piece {           \
-      T elements[n];                                   \
-    };                                                 \
-    union {                                            \
-      T elements[n];                                   \
-      piece whole;                                     \
-      struct {                                         \
-        T __VA_ARGS__;                                 \
-      };                                               \
-      MSL_SWIZZLES(n)                                  \
-    };                                                 \
-    vec_elements() = default;                          \
-    vec_elements(const vec_elements&) = default;       \
+#define MSL_ELEMENTS(n, room, ...)               \
+  template <class T>                             \
+  struct vec_elements<T, n> {                    \
+    struct alignas(room * sizeof(T)) piece {     \
+      T elements[n];                             \
+    };                                           \
+    union {                                      \
+      T elements[n];                             \
+      piece whole;                               \
+      struct {                                   \
+        T __VA_ARGS__;                           \
+      };                                         \
+      MSL_SWIZZLES(n)                            \
+    };                                           \
+    vec_elements() = default;                    \
+    vec_elements(const vec_elements&) = default; \
   };
 MSL_ELEMENTS(2, 2, x, y)
 MSL_ELEMENTS(3, 4, x, y, z)
@@ -95,13 +95,13 @@ struct vec : vec_elements<T, n> {
     return elements[i];
   }
 
-#define MSL_OPERATOR(op)                                        \
+#define MSL_OPERATOR(op)                                          \
   friend MSL_INLINE vec operator op(const vec& a, const vec& b) { \
-    vec result;                                                 \
-    for (int i = 0; i < n; ++i) result[i] = T(a[i] op b[i]);    \
-    return result;                                              \
-  }                                                             \
-  MSL_INLINE vec& operator op##=(const vec& other) { return *this = *this op other; }
+    vec result;                                                   \
+    for (int i = 0; i < n; ++i) result[i] = T(a[i] op b[i]);      \
+    return result;                                                \
+  }                                                               \
+  MSL_INLINE vec& operator op## = (const vec& other) { return *this = *this op other; }
   MSL_OPERATOR(+)
   MSL_OPERATOR(-)
   MSL_OPERATOR(*)
@@ -114,11 +114,11 @@ struct vec : vec_elements<T, n> {
   MSL_OPERATOR(>>)
 #undef MSL_OPERATOR
 
-#define MSL_OPERATOR(op)                                                    \
+#define MSL_OPERATOR(op)                                                   \
   friend MSL_INLINE vec<bool, n> operator op(const vec& a, const vec& b) { \
-    vec<bool, n> result;                                                    \
-    for (int i = 0; i < n; ++i) result[i] = a[i] op b[i];                   \
-    return result;                                                          \
+    vec<bool, n> result;                                                   \
+    for (int i = 0; i < n; ++i) result[i] = a[i] op b[i];                  \
+    return result;                                                         \
   }
   MSL_OPERATOR(==)
   MSL_OPERATOR(!=)
@@ -130,11 +130,11 @@ struct vec : vec_elements<T, n> {
   MSL_OPERATOR(||)
 #undef MSL_OPERATOR
 
-#define MSL_OPERATOR(op)                                  \
-  friend MSL_INLINE vec operator op(const vec& a) {       \
-    vec result;                                           \
-    for (int i = 0; i < n; ++i) result[i] = T(op a[i]);   \
-    return result;                                        \
+#define MSL_OPERATOR(op)                                \
+  friend MSL_INLINE vec operator op(const vec& a) {     \
+    vec result;                                         \
+    for (int i = 0; i < n; ++i) result[i] = T(op a[i]); \
+    return result;                                      \
   }
   MSL_OPERATOR(+)
   MSL_OPERATOR(-)

@@ -130,8 +130,10 @@ class Profile:
         tables = [_text("device time", _merged(rows), max_rows)]
         if len(_merged(rows)) < len(rows):
             tables.append(_text("by layer", rows, max_rows))
-        if self.per_dispatch:
+        if self.per_dispatch and self.kernels.rows():
             tables.append(_text("by kernel", self.kernels.rows(), max_rows))
+        elif self.per_dispatch and rows:
+            tables.append("by kernel: this device does not time its kernels\n")
         return "\n".join(tables)
 
     def write_timeline(self, path: Path) -> None:
@@ -192,7 +194,7 @@ def _text(title: str, rows: dict[str, ProfileRow], max_rows: int) -> str:
             rest = rest.plus(row)
         shown = [*shown[:max_rows], (f"({len(left)} more)", rest)]
     total = sum(row.total_ns for _, row in shown)
-    width = max(len(title), 5, *(len(label) for label, _ in shown))
+    width = max(len(label) for label in (title, "total", *(label for label, _ in shown)))
     return "\n".join(_lines(title, shown, total, width)) + "\n"
 
 

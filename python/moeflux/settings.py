@@ -63,7 +63,7 @@ class Settings:
     prefill_chunk: int = 256
     """Tokens per prefill chunk; a multiple of 64."""
     prefetch: str = "auto"
-    """Of experts: off, previous-token, next-router, combined, or auto (next-router, where it pays)."""
+    """Of experts: off, previous-token, next-router, combined; auto is next-router where it pays."""
     eviction: str = "lfru"
     """Which expert gives way: lru, lfu, or lfru (frequency that fades)."""
     read_mode: str = "auto"

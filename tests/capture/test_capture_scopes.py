@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tracing_device import TracingDevice
 
 import moeflux
 from moeflux._core import open_device
 from moeflux.capture import Capture, Target
 from moeflux.capture.process import CAPTURES
 from moeflux.errors import AlreadyCapturingError, CaptureError, CaptureUnsupportedError
-from tracing_device import TracingDevice
 
 
 @pytest.fixture
@@ -70,9 +70,8 @@ def test_start_and_stop_in_two_calls(used: TracingDevice, path: Path) -> None:
     assert used.log == ["start queue", "stop"]
 
 
-def test_stop_without_a_start_leaves_the_capture_of_somebody_else(
-    used: TracingDevice, path: Path
-) -> None:
+@pytest.mark.usefixtures("used")
+def test_stop_without_a_start_leaves_the_capture_of_somebody_else(path: Path) -> None:
     with moeflux.capture(path):
         moeflux.stop_capture()
         assert moeflux.is_capturing()
@@ -142,9 +141,8 @@ def test_start_that_fails_keeps_the_trace_that_it_was_to_replace(
     assert (path / "old").exists()
 
 
-def test_refused_second_capture_keeps_the_trace_that_it_was_to_replace(
-    used: TracingDevice, path: Path
-) -> None:
+@pytest.mark.usefixtures("used")
+def test_refused_second_capture_keeps_the_trace_that_it_was_to_replace(path: Path) -> None:
     with moeflux.capture(path), pytest.raises(AlreadyCapturingError):
         moeflux.start_capture(path, overwrite=True)
     assert path.is_dir()
@@ -188,6 +186,7 @@ def test_device_of_a_loaded_model_is_the_default_until_it_is_closed(
 
 
 def test_cpu_says_that_it_captures_no_gpu_trace(hybrid: moeflux.Model, path: Path) -> None:
+    assert not hybrid.device.supports_capture
     with (
         pytest.raises(CaptureUnsupportedError, match="cpu device cannot capture a GPU trace"),
         moeflux.capture(path),

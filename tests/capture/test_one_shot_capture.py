@@ -6,10 +6,10 @@ import gc
 from pathlib import Path
 
 import pytest
+from tracing_device import TracingDevice
 
 from moeflux.capture.one_shot import PROCESS_LATCH, Latch, OneShotCapture
 from moeflux.settings import Settings
-from tracing_device import TracingDevice
 
 
 @pytest.fixture
@@ -130,9 +130,7 @@ def test_c8_begin_and_end_work_once_and_the_path_is_told(
     assert [f"GPU trace: {path}" in record.message for record in caplog.records] == [False, True]
 
 
-def test_c8_end_without_begin_does_nothing(
-    device: TracingDevice, path: Path, latch: Latch
-) -> None:
+def test_c8_end_without_begin_does_nothing(device: TracingDevice, path: Path, latch: Latch) -> None:
     capture = taken(device, path, latch)
     capture.end()
     assert device.log == ["start scope"]

@@ -74,6 +74,14 @@ def test_the_report_is_json_or_markdown(tmp_path: Path, capsys: Output) -> None:
     assert (tmp_path / "report.md").read_text().startswith("# moeflux doctor")
 
 
+def test_a_folder_is_no_report(given: list[object], tmp_path: Path, capsys: Output) -> None:
+    folder = tmp_path / "folder.md"
+    folder.mkdir()
+    assert main(["doctor", "--report", str(folder)]) == 1
+    assert "wanted a file" in capsys.readouterr().err
+    assert given == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

@@ -21,6 +21,8 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drive, "MEASURED_SECONDS", 0.01)
     monkeypatch.setattr(drive, "WRITTEN_NBYTES", 5 * BLOCK_NBYTES)
     monkeypatch.setattr(drive, "N_WORKERS", (1, 2))
+    # A drive that others keep busy is slow as well.
+    monkeypatch.setattr(drive, "LEAST_NBYTES_PER_SECOND", 1)
 
 
 def by_name(findings: list[Finding]) -> dict[str, Finding]:
@@ -46,9 +48,8 @@ def test_in_an_empty_folder_a_file_is_written_and_removed(device: Device, tmp_pa
 
 
 def test_speeds_are_told_by_workers_and_state_of_the_page_cache(
-    device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    device: Device, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(drive, "LEAST_NBYTES_PER_SECOND", 1)
     found = by_name(list(check_drive(device, tmp_path, "the folder")))
     assert found["bytes"].status is Status.OK
     assert found["page cache"].values["warm_bytes_per_second"] > 0
@@ -66,6 +67,17 @@ def test_a_slow_drive_is_a_problem_with_advice(
     found = by_name(list(check_drive(device, tmp_path, "the folder")))
     assert found["direct reads"].status is Status.PROBLEM
     assert "NVMe" in found["direct reads"].advice
+
+
+def test_where_the_page_cache_cannot_be_emptied_speeds_are_not_called_cold(
+    device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Drive, "blocks", lambda _self, direct: iter(()))  # noqa: ARG005
+    monkeypatch.setattr(Drive, "nbytes_per_second", lambda *_, **__: 1e9)
+    monkeypatch.setattr(Drive, "drop_from_page_cache", lambda _: False)
+    found = by_name(list(check_drive(device, tmp_path, "the folder")))
+    assert "maybe from the page cache" in found["direct reads"].said
+    assert set(found["page cache"].values) == {"warm_bytes_per_second"}
 
 
 def test_a_file_system_without_direct_reads_is_no_problem(

@@ -101,14 +101,18 @@ def test_known_folders_may_have_spaces() -> None:
 
 
 @pytest.mark.usefixtures("no_work")
-def test_a_device_that_does_not_open_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_that_does_not_open_is_a_problem_and_the_drive_is_still_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def refuse(*_: object) -> Device:
         raise DeviceError("no such luck")
 
     monkeypatch.setattr(examination, "open_named_device", refuse)
-    (problem,) = [found for found in examine("metal").problems if found.topic == "device"]
+    report = examine("metal")
+    (problem,) = [found for found in report.problems if found.topic == "device"]
     assert problem.said == "DeviceError: no such luck"
     assert "--device" in problem.advice
+    assert "drive" in [found.topic for found in report.findings]
 
 
 @pytest.mark.usefixtures("no_work")
@@ -116,6 +120,7 @@ def test_a_device_that_fails_ends_its_checks_but_not_the_examination(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def failing(_: Device) -> Iterator[Finding]:
+        yield OK
         raise DeviceError("the device was removed")
 
     monkeypatch.setattr(examination, "check_capture", failing)
@@ -138,7 +143,7 @@ def test_only_problems_make_a_report_not_ok() -> None:
 
 def test_markdown_has_a_table_by_topic_and_what_to_do() -> None:
     text = Report((ABSENT, OK, PROBLEM), 61.4, "2026-01-02").as_markdown()
-    assert text.startswith("# moeflux doctor\n\n2026-01-02, 61 s: 1 problem.\n")
+    assert text.startswith("# moeflux doctor\n\n2026-01-02: 1 problem (61 s).\n")
     assert text.index("## device") < text.index("## kernels") < text.index("## What to do")
     assert text.count("## kernels") == 1
     assert "| rms_norm | problem | wrong \\| far |" in text

@@ -41,6 +41,15 @@ def test_every_backend_is_there_or_has_a_reason() -> None:
         assert (finding.status is Status.OK) is device.available
 
 
+def test_a_backend_that_is_there_and_does_not_open_is_a_problem(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    broken = moeflux.api.DeviceInfo("metal", "", available=True, reason="no command queue")
+    monkeypatch.setattr(machine, "devices", lambda: [broken])
+    metal = by_name(check_installation())["backend metal"]
+    assert (metal.status, metal.said) == (Status.PROBLEM, "no command queue")
+
+
 def test_the_backend_of_the_operating_system_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine.platform, "system", lambda: "Darwin")
     missing = moeflux.api.DeviceInfo("metal", "", available=False, reason="no metal backend")

@@ -110,6 +110,28 @@ def test_experts(
         assert_close(out[tokens, places], reference.matmul(down_proj.dense, rows), forms[1].dtype)
 
 
+@pytest.mark.parametrize("kind", [int, Prompt])
+def test_hundreds_of_experts_work_in_one_batch(device: Device, kind: type[int]) -> None:
+    form = MatrixFormat(Dtype.BFLOAT16, 4, 32)
+    experts = [
+        tuple(random_matrix(3 * slot + i, 32, 32, form) for i in range(3)) for slot in range(300)
+    ]
+    routed = np.random.default_rng(0).permutation(300)[:, None]
+    inputs = ExpertInputs([(e[0], e[1], e[2]) for e in experts], routed, random_array(1, 300, 32))
+    inner, out = run_experts(device, inputs, [kind(300)])
+    chosen = [experts[slot] for slot in routed[:, 0]]
+    wanted = [
+        reference.gate_up(gate_proj.dense, up_proj.dense, x)
+        for (gate_proj, up_proj, _), x in zip(chosen, inputs.x.astype(np.float64), strict=True)
+    ]
+    assert_close(inner[:, 0], np.array(wanted), form.dtype)
+    wanted = [
+        reference.matmul(down_proj.dense, x)
+        for (_, _, down_proj), x in zip(chosen, inner[:, 0].astype(np.float64), strict=True)
+    ]
+    assert_close(out[:, 0], np.array(wanted), form.dtype)
+
+
 def test_rows_of_pairs_outside_of_the_batch_stay_as_they_are(device: Device) -> None:
     inputs = expert_inputs(4, 37, 2, FORMATS[0])
     partial = np.where(inputs.routed < 2, inputs.routed, -1)

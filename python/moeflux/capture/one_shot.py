@@ -52,9 +52,7 @@ class OneShotCapture:
         """Between begin and end."""
 
     @classmethod
-    def take(
-        cls, device: Device, path: str, latch: Latch = PROCESS_LATCH
-    ) -> OneShotCapture | None:
+    def take(cls, device: Device, path: str, latch: Latch = PROCESS_LATCH) -> OneShotCapture | None:
         """The capture of a process that was asked to write `path`; None, with a reason, if not.
 
         The first call with a path takes the latch, whatever comes of it; later ones give None.
@@ -101,6 +99,4 @@ class OneShotCapture:
 
 def why_unsupported(device: Device) -> str:
     """What a user can do about a device that cannot capture."""
-    return (
-        f"the {device.name} device captures none, or the process was started without {ENABLE}"
-    )
+    return f"the {device.name} device captures none, or the process was started without {ENABLE}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import cast
 
 from moeflux._core import Device
@@ -111,6 +112,8 @@ class StepCapture:
         if reason:
             _log.warning("no GPU trace at %s: %s", self._path, reason)
             return None
+        n_left = n_layers - self._window.layer
+        self._window = replace(self._window, n_layers=min(self._window.n_layers, n_left))
         return CaptureWindow(self._window, n_layers)
 
     def _start_window(self) -> None:

@@ -64,6 +64,8 @@ def _check_can_write(report: Path) -> None:
         )
     if not report.absolute().parent.is_dir():
         raise FileNotFoundError(f"{report}: no such folder")
+    if report.is_dir():
+        raise IsADirectoryError(f"{report}: wanted a file, it is a folder")
 
 
 def _contents(found: Report, report: Path) -> str:
@@ -94,10 +96,6 @@ def _table(found: Report) -> Table:
 
 
 def _print_verdict(found: Report) -> None:
-    if not found.problems:
-        print(f"all is well ({found.seconds:.0f} s)")
-        return
-    count = len(found.problems)
-    print(f"{count} problem{'s' if count > 1 else ''} ({found.seconds:.0f} s)")
+    print(found.verdict)
     for finding in found.problems:
         print(f"- {finding.topic}, {finding.name}: {finding.advice}")

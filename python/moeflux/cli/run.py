@@ -49,9 +49,7 @@ _StatsJson = Annotated[
 _Trace = Annotated[
     Path | None, typer.Option("--trace", metavar="FILE", help="Write a timeline for Perfetto.")
 ]
-_Profile = Annotated[
-    bool, typer.Option("--profile", help="Say what the device spent its time on.")
-]
+_Profile = Annotated[bool, typer.Option("--profile", help="Say what the device spent its time on.")]
 _ProfileKernels = Annotated[
     bool, typer.Option("--profile-kernels", help="The same, by kernel too. Slows the device.")
 ]

@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from moeflux._core import Device
+from moeflux._core import Device, open_device
 from moeflux.api import BACKENDS
 from moeflux.doctor.demo_check import check_demo
 from moeflux.doctor.device_checks import check_capture, check_device, check_memory_speed
@@ -40,6 +40,12 @@ class Report:
     def problems(self) -> tuple[Finding, ...]:
         return tuple(finding for finding in self.findings if finding.status is Status.PROBLEM)
 
+    @property
+    def verdict(self) -> str:
+        count = len(self.problems)
+        found = f"{count} problem{'s' if count > 1 else ''}" if count else "all is well"
+        return f"{found} ({self.seconds:.0f} s)"
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
@@ -52,8 +58,7 @@ class Report:
 
     def as_markdown(self) -> str:
         """Tables by topic, for an issue."""
-        verdict = f"{len(self.problems)} problems" if self.problems else "all is well"
-        lines = ["# moeflux doctor", "", f"{self.date}, {self.seconds:.0f} s: {verdict}."]
+        lines = ["# moeflux doctor", "", f"{self.date}: {self.verdict}."]
         topic = ""
         for finding in self.findings:
             if finding.topic != topic:
@@ -107,6 +112,7 @@ def _findings(asked: str, folder: Path, place: str, settings: Settings) -> Itera
     except EXPECTED as failure:
         advice = "Choose another one with --device; `moeflux devices` lists them."
         yield Finding("device", "device", Status.PROBLEM, told(failure), advice)
+        yield from check_drive(open_device("cpu"), folder, place)
         return
     yield from _of_device(device, alone, settings)
     yield from check_drive(device, folder, place)

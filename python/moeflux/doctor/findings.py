@@ -51,5 +51,5 @@ def without_folders(text: str, private: Sequence[Path] = ()) -> str:
     """
     for folder in sorted({str(path) for path in private}, key=len, reverse=True):
         if len(folder) > 1:
-            text = text.replace(folder, Path(folder).name if folder != str(Path.home()) else "~")
+            text = text.replace(f"{folder}/", "/-/").replace(folder, "(a folder)")
     return _FOLDERS.sub("", text)

@@ -37,6 +37,10 @@ ADVICE = (
     "The device or its driver computes something else than the kernel's formula: attach this "
     "report to an issue, and run with --device cpu until that is understood."
 )
+FAILED = (
+    "The device did not run the kernel: attach this report to an issue, and run with --device cpu "
+    "until that is understood."
+)
 GAP = "This is a gap in moeflux: please open an issue."
 
 
@@ -63,7 +67,7 @@ def _check(device: Device, kernel: str, cases: Iterable[Case]) -> Finding:
             error = case.error(case.run(device))
         except EXPECTED as failure:
             said = f"{case.detail}: {told(failure)}"
-            return Finding("kernels", kernel, Status.PROBLEM, said, ADVICE)
+            return Finding("kernels", kernel, Status.PROBLEM, said, FAILED)
         n_cases += 1
         if error >= worst:
             worst, worst_case = error, case.detail

@@ -33,8 +33,11 @@ def check_installation() -> Iterator[Finding]:
     yield Finding("installation", "versions", Status.OK, said, values=versions)
     for device in devices():
         name = f"backend {device.name}"
-        if device.available:
+        if device.description:
             yield Finding("installation", name, Status.OK, device.description)
+        elif device.available:
+            advice = "Update the operating system and its drivers; other programs may use it up."
+            yield Finding("installation", name, Status.PROBLEM, device.reason, advice)
         elif NATIVE_BACKENDS.get(platform.system()) == device.name:
             advice = (
                 "Install again from source on this machine (`pip install .`) with the command "

@@ -75,8 +75,9 @@ class DecodeStep:
         experts.begin_token()
         self._tokens[0] = token_id
         separate = runtime.begin_step(prefill=False)
-        commands: CommandBuffer | None = runtime.command_buffer(step, "embedding")
-        commands.replay(self._embedding)
+        embedding = runtime.command_buffer(step, "embedding")
+        embedding.replay(self._embedding)
+        commands: CommandBuffer | None = embedding
         for layer in self._layers:
             if commands is None or separate:
                 commands = runtime.begin_layer(commands, step, layer.index)

@@ -15,7 +15,8 @@ def embed(encoder: Encoder, table: Matrix, tokens: Buffer, out: Activations) -> 
     """Compute out[t] = table[tokens[t]] as float32.
 
     table: [V, D]; tokens: int32 [T]; out: [T, D]. A token outside of 0 .. V - 1 fails the
-    command buffer. Raises ValueError if out has another width.
+    command buffer on the CPU; a GPU gives it a row of NaN. Raises ValueError if out has another
+    width.
     """
     check_width("out", out, table.cols)
     pipeline = encoder.device.pipeline("embedding", format=table.format.code)

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
 from fake_metal import FakeMetal
+
 from moeflux import _core
 
 
@@ -23,8 +23,7 @@ def fake() -> Iterator[FakeMetal]:
 
 
 @pytest.fixture
-def metal(fake: FakeMetal) -> _core.Device:
-    """A device whose fake can be told to fail."""
+def metal() -> _core.Device:
     return _core.open_device("metal")
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import struct
+import time
 
 import numpy as np
 
@@ -30,6 +32,19 @@ class FakeMetal:
     def __setitem__(self, name: str, value: int) -> None:
         self._before.setdefault(name, self[name])
         self._library.fake_metal_set(name.encode(), ctypes.c_int64(value))
+
+    def live_objects(self) -> int:
+        """How many objects there are when the queues' threads have let go of finished work."""
+        gc.collect()
+        deadline = time.monotonic() + 5
+        while self["in_flight"] and time.monotonic() < deadline:
+            time.sleep(0.001)
+        count, since = self["live_objects"], time.monotonic()
+        while time.monotonic() < since + 0.05:
+            time.sleep(0.002)
+            if self["live_objects"] != count:
+                count, since = self["live_objects"], time.monotonic()
+        return count
 
     def text(self, name: str) -> str:
         """The last text of that name."""

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from fake_metal import STEP, FakeMetal, Norm, committed
+
 from moeflux import _core
 from moeflux.errors import DeviceError, OutOfMemoryError
 
@@ -24,12 +24,12 @@ def mapped(tmp_path: Path, content: bytes) -> _core.Mapping:
 def test_d3_buffer_of_no_bytes_is_refused_before_metal_is_asked(
     metal: _core.Device, fake: FakeMetal
 ) -> None:
-    before = fake["live_objects"]
+    before = fake.live_objects()
     with pytest.raises(ValueError, match="at least 1 byte, got 0"):
         metal.buffer(0)
     with pytest.raises(ValueError, match="at least 1 byte, got 0"):
         metal.upload(b"")
-    assert fake["live_objects"] == before
+    assert fake.live_objects() == before
 
 
 @pytest.mark.parametrize("nbytes", [1, 100, 4096, (2 << 20) - 1, 2 << 20, 3_000_001])
@@ -63,13 +63,13 @@ def test_upload_and_download_copy(metal: _core.Device) -> None:
 def test_b2_views_share_one_allocation_that_goes_with_the_last_of_them(
     metal: _core.Device, fake: FakeMetal
 ) -> None:
-    before = fake["live_objects"], metal.memory()["resident"]
+    before = fake.live_objects(), metal.memory()["resident"]
     buffer = metal.buffer(1000, host=True)
     view = buffer.view(8, 8)
-    assert fake["live_objects"] == before[0] + 1
+    assert fake.live_objects() == before[0] + 1
     del buffer
     gc.collect()
-    assert fake["live_objects"] == before[0] + 1
+    assert fake.live_objects() == before[0] + 1
     assert metal.memory()["resident"] == before[1] + 1000
     del view
     gc.collect()
@@ -106,12 +106,12 @@ def test_d6_buffer_that_metal_refuses_is_out_of_memory(
     metal: _core.Device, fake: FakeMetal, nbytes: int
 ) -> None:
     fake["nil_buffers"] = 1
-    before = fake["live_objects"]
+    before = fake.live_objects()
     with pytest.raises(OutOfMemoryError, match=f"no room for a buffer of {nbytes} bytes") as caught:
         metal.buffer(nbytes)
     assert caught.value.nbytes == nbytes
     assert isinstance(caught.value, MemoryError)
-    assert fake["live_objects"] == before
+    assert fake.live_objects() == before
     assert metal.buffer(nbytes).nbytes == nbytes
 
 

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 
 import pytest
-
 from fake_metal import STEP, FakeMetal, committed
+
 from moeflux import _core
 from moeflux._core import CaptureTarget
 from moeflux.errors import AlreadyCapturingError, CaptureError, CaptureUnsupportedError
@@ -117,9 +117,7 @@ def test_second_capture_is_refused_and_the_first_goes_on(
     assert len(traced(path)) == 1
 
 
-def test_path_that_exists_is_refused_by_metal_in_its_words(
-    metal: _core.Device, path: Path
-) -> None:
+def test_path_that_exists_is_refused_by_metal_in_its_words(metal: _core.Device, path: Path) -> None:
     path.mkdir()
     with pytest.raises(CaptureError, match=r"output URL exists .*\(code 3\)") as caught:
         metal.start_capture(path)
@@ -127,7 +125,7 @@ def test_path_that_exists_is_refused_by_metal_in_its_words(
     assert not metal.is_capturing
 
 
-def test_capture_ends_with_its_device(fake: FakeMetal, path: Path) -> None:
+def test_capture_ends_with_its_device(path: Path) -> None:
     device = _core.open_device("metal")
     device.start_capture(path)
     committed(device)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from fake_metal import RMS_NORM_PARAMS, STEP, FakeMetal, Norm, committed
+
 from moeflux import _core
 from moeflux.errors import DeviceError
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-
 from fake_metal import FakeMetal
+
 from moeflux import _core
 from moeflux.errors import DeviceError, NoDeviceError
 
@@ -34,7 +34,7 @@ def test_device_without_a_command_queue_is_an_error(fake: FakeMetal) -> None:
     fake["no_queue"] = 1
     with pytest.raises(DeviceError, match="no command queue"):
         _core.open_device("metal")
-    assert fake["live_objects"] == 0
+    assert fake.live_objects() == 0
 
 
 def test_description_tells_name_memory_and_working_set(metal: _core.Device) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import gc
-import itertools
 import subprocess
 from collections.abc import Callable
 
 import pytest
-
 from fake_metal import STEP, FakeMetal, Norm, committed
+
 from moeflux import _core
+from moeflux.errors import DeviceError
 
 pytestmark = pytest.mark.metal_bench
 
@@ -40,12 +40,12 @@ def everything(device: _core.Device) -> dict[str, object]:
 
 
 def test_no_object_is_left_when_all_are_dropped(fake: FakeMetal) -> None:
-    before = fake["live_objects"]
+    before = fake.live_objects()
     objects = everything(_core.open_device("metal"))
-    assert fake["live_objects"] > before
+    assert fake.live_objects() > before
     del objects
     gc.collect()
-    assert fake["live_objects"] == before
+    assert fake.live_objects() == before
     assert fake["misuses"] == 0
 
 
@@ -53,45 +53,62 @@ def test_no_object_is_left_when_all_are_dropped(fake: FakeMetal) -> None:
 def test_objects_may_be_dropped_in_any_order(fake: FakeMetal, first: str) -> None:
     """With work under way and the device among the first to go."""
     fake["delay_us"] = 2000
-    before = fake["live_objects"]
+    before = fake.live_objects()
     for second in ("device", "commands"):
         objects = everything(_core.open_device("metal"))
         for name in dict.fromkeys([first, second, *objects]):
             del objects[name]
             gc.collect()
-    assert fake["live_objects"] == before
+    assert fake.live_objects() == before
 
 
-def test_failures_leak_nothing(fake: FakeMetal) -> None:
-    before = fake["live_objects"]
-    faults = [
-        "compile_errors",
-        "function_errors",
-        "pipeline_errors",
-        "nil_buffers",
-        "nil_command_buffers",
-        "nil_encoders",
-        "sample_buffer_errors",
-        "command_error",
-        "residency_set_errors",
-    ]
-    for fault, timed in itertools.product(faults, (False, True)):
-        fake[fault] = 1
-        try:
-            device = _core.open_device("metal")
-            norm = Norm(device)
-            commands = device.queue().command_buffer(STEP)
-            if timed:
-                commands.keep_timings()
-            norm.dispatch(commands)
-            commands.commit()
-            commands.wait()
-        except Exception as error:  # noqa: BLE001 - only what it leaves behind counts here
-            assert "injected" in str(error) or "no " in str(error)
-        fake[fault] = 0
-        device = norm = commands = None
-        gc.collect()
-    assert fake["live_objects"] == before
+FAULTS = (
+    "compile_errors",
+    "function_errors",
+    "pipeline_errors",
+    "nil_buffers",
+    "nil_command_buffers",
+    "nil_encoders",
+    "sample_buffer_errors",
+    "command_error",
+)
+
+
+def timed_norm() -> None:
+    """Opens a device and runs a kernel on it, then clears its output."""
+    device = _core.open_device("metal")
+    norm = Norm(device)
+    for keep_timings in (False, True):
+        commands = device.queue().command_buffer(STEP)
+        if keep_timings:
+            commands.keep_timings()
+        norm.dispatch(commands)
+        commands.zero(norm.buffers[2])
+        commands.commit()
+        commands.wait()
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_failures_leak_nothing(fake: FakeMetal, fault: str) -> None:
+    before = fake.live_objects()
+    fake[fault] = 1
+    with pytest.raises(DeviceError):
+        timed_norm()
+    assert fake.live_objects() == before
+    timed_norm()
+    assert fake.live_objects() == before
+
+
+def test_planted_leak_is_seen(in_own_process: InOwnProcess) -> None:
+    script = """
+from fake_metal import FakeMetal
+fake = FakeMetal()
+before = fake.live_objects()
+assert fake.misuse("leak") == ""
+assert fake.live_objects() == before + 1
+"""
+    done = in_own_process(script)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_device_drains_its_work_before_it_goes(fake: FakeMetal) -> None:
@@ -104,7 +121,7 @@ def test_device_drains_its_work_before_it_goes(fake: FakeMetal) -> None:
 
 
 MANY = """
-import resource, threading, time
+import resource, threading
 from fake_metal import STEP, FakeMetal
 from moeflux import _core
 
@@ -128,14 +145,10 @@ def on_a_thread(*arguments):
     thread.join()
 
 on_a_thread(500, 1)
-objects, peak = fake["live_objects"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+objects, peak = fake.live_objects(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 on_a_thread({n}, {every})
 grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak
-# The queue's thread lets go of a command buffer just after it is known to be done.
-for _ in range(1000):
-    if fake["live_objects"] > objects:
-        time.sleep(0.001)
-assert fake["live_objects"] <= objects, (fake["live_objects"], objects)
+assert fake.live_objects() == objects, (fake.live_objects(), objects)
 assert grown < 8 << 10, grown
 """
 
@@ -182,6 +195,10 @@ if child == 0:
         lambda: device.upload(b"abc"),
         lambda: device.pipeline("rms_norm", weight_dtype=0),
         lambda: device.start_capture("/nowhere"),
+        lambda: device.is_capturing,
+        device.stop_capture,
+        device.begin_scope,
+        device.end_scope,
     ]
     for use in uses:
         try:

@@ -1,4 +1,4 @@
-"""The fake refuses what Metal's validation layer aborts over, so that the other tests would notice it in the layer."""
+"""The fake refuses what Metal's validation layer aborts over: the other tests would notice it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import subprocess
 from collections.abc import Callable
 
 import pytest
-
 from fake_metal import FakeMetal
 
 pytestmark = pytest.mark.metal_bench
@@ -67,7 +66,7 @@ def test_open_encoder_that_is_dropped_aborts(
 
 def test_misuse_leaks_nothing(fake: FakeMetal) -> None:
     fake["misuses"] = fake["misuses"]
-    before = fake["live_objects"]
+    before = fake.live_objects()
     for name in MISUSES:
         fake.misuse(name)
-    assert fake["live_objects"] == before
+    assert fake.live_objects() == before

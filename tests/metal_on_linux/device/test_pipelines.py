@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 
 import pytest
-
 from fake_metal import STEP, FakeMetal, Norm, committed
+
 from moeflux import _core
 from moeflux.errors import CompileError, DeviceError, KernelNotFoundError, PipelineError
 
@@ -48,7 +48,9 @@ def test_k3_pipeline_state_is_labelled_with_its_key(metal: _core.Device, fake: F
 
 
 def test_k3_unknown_kernel_names_those_there_are(metal: _core.Device) -> None:
-    with pytest.raises(KernelNotFoundError, match="no kernel 'rms_morn', only .*rms_norm") as caught:
+    with pytest.raises(
+        KernelNotFoundError, match=r"no kernel 'rms_morn', only .*rms_norm"
+    ) as caught:
         metal.pipeline("rms_morn")
     assert caught.value.kernel == "rms_morn"
     assert list(caught.value.available) == metal.kernels()

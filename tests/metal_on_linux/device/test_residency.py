@@ -5,8 +5,8 @@ from __future__ import annotations
 import gc
 
 import pytest
-
 from fake_metal import FakeMetal, committed
+
 from moeflux import _core
 
 pytestmark = pytest.mark.metal_bench

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-
 from fake_metal import STEP, FakeMetal, Norm
+
 from moeflux import _core
 from moeflux.errors import DeviceError
 
@@ -45,13 +45,14 @@ def test_timings_add_up_to_the_time_of_the_command_buffer(
 ) -> None:
     """The GPU's clock has other ticks and another start than the host's."""
     fake["delay_us"] = 20_000
-    commands = timed(metal, Norm(metal), 50)
+    fake["pass_delay_us"] = 10_000
+    commands = timed(metal, Norm(metal), 10)
     commands.wait()
-    timings = commands.timings
-    assert timings[0][1] == pytest.approx(0.02, abs=0.02)
-    busy = sum(end - begin for _, begin, end in timings)
-    assert 0 < busy <= commands.gpu_seconds * 1.01
-    assert busy >= 0.5 * (commands.gpu_seconds - 0.02)
+    times = [(begin, end) for _, begin, end in commands.timings]
+    assert times[0][0] >= 0.02
+    assert all(end - begin >= 0.0099 for begin, end in times)
+    busy = sum(end - begin for begin, end in times)
+    assert 0.8 * (commands.gpu_seconds - 0.02) < busy < 1.01 * commands.gpu_seconds
 
 
 def test_no_dispatch_is_dropped_however_many_there_are(metal: _core.Device) -> None:

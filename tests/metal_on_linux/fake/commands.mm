@@ -14,6 +14,11 @@ namespace {
 constexpr int kQueueDepth = 64;
 constexpr auto kPatience = std::chrono::seconds(10);
 
+// A slow GPU.
+void pause(const char* setting) {
+  if (const std::int64_t delay = fake::get(setting)) std::this_thread::sleep_for(std::chrono::microseconds(delay));
+}
+
 }  // namespace
 
 @implementation MTLCommandBufferDescriptor
@@ -181,11 +186,12 @@ constexpr auto kPatience = std::chrono::seconds(10);
 }
 - (void)execute {
   begin = fake::now();
-  if (const std::int64_t delay = fake::get("delay_us")) std::this_thread::sleep_for(std::chrono::microseconds(delay));
+  pause("delay_us");
   fake::Failure reason = [self injected];
-  std::size_t pass = 0;
+  std::size_t pass = reason.code == 0 ? 0 : static_cast<std::size_t>(fake::get("command_error_pass"));
   while (reason.code == 0 && pass < passes.size()) {
     fake::sample(passes[pass].samples, false);
+    pause("pass_delay_us");
     for (const auto& command : passes[pass].commands) {
       reason = command();
       if (reason.code != 0) break;

@@ -102,7 +102,8 @@
 }
 // Systems before macOS 15 have no residency sets.
 - (BOOL)respondsToSelector:(SEL)selector {
-  if (fake::get("no_residency_sets") && sel_isEqual(selector, @selector(newResidencySetWithDescriptor:error:))) return NO;
+  if (fake::get("no_residency_sets") && sel_isEqual(selector, @selector(newResidencySetWithDescriptor:error:)))
+    return NO;
   return [super respondsToSelector:selector];
 }
 @end

@@ -216,6 +216,7 @@ std::map<std::string, Deed> memory_misuses() {
     [[scene.device newBufferWithLength:[scene.device maxBufferLength] + 1
                                options:MTLResourceStorageModeShared] release];
   };
+  all["leak"] = [](Scene& scene) { [scene.buffer retain]; };
   all["unaligned_memory"] = [](Scene& scene) { no_copy_buffer(scene, 16, 4096); };
   all["length_not_in_pages"] = [](Scene& scene) { no_copy_buffer(scene, 0, 100); };
   all["allocation_added_twice"] = [](Scene& scene) {

@@ -1,32 +1,16 @@
-"""Fixtures that turn shader text into a compiled library or into the error that it causes."""
+"""Fixtures that turn shader text into the error that it causes. The text begins on line 3."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from shader_library import ShaderLibrary, run_tool
+from shader_library import ErrorOf, run_tool
 
 HEADER = "#include <metal_stdlib>\nusing namespace metal;\n"
-
-Compile = Callable[..., ShaderLibrary]
-ErrorOf = Callable[..., str]
 
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("compiled_shaders")
-
-
-@pytest.fixture(scope="session")
-def compile_text(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Compile:
-    """Compiles text; two lines stand in front of it."""
-
-    def compile_text(text: str, *options: str) -> ShaderLibrary:
-        shader = tmp_path_factory.mktemp("shader") / "planted.metal"
-        shader.write_text(HEADER + text)
-        return ShaderLibrary.compile(shader, cache, *options)
-
-    return compile_text
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Runs one kernel on 64 floats, in a process that a sanitizer may end: sanitized_run.py LIBRARY KERNEL."""
+"""sanitized_run.py LIBRARY KERNEL: runs it on 64 floats, in a process that may be ended."""
 
 import sys
 from pathlib import Path

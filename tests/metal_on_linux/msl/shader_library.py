@@ -3,13 +3,17 @@
 import ctypes
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+KERNELS = Path(__file__).resolve().parent / "kernels"
 TOOLS = Path(__file__).resolve().parents[3] / "csrc" / "msl"
+# From a shader's text to what a tool says of it.
+ErrorOf = Callable[[str], str]
 MAX_BUFFERS = 31
 MESSAGE_BYTES = 1024
 STATUS_NAMES = (
@@ -90,6 +94,14 @@ def run_tool(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[s
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+def place(shader: Path, name: str) -> str:
+    """`file:line` of the line that ends with `// PLACE name`."""
+    lines = shader.read_text().split("\n")
+    numbers = [i for i, line in enumerate(lines, 1) if line.endswith(f"// PLACE {name}")]
+    assert len(numbers) == 1, name
+    return f"{shader.name}:{numbers[0]}"
+
+
 class ShaderLibrary:
     """One compiled shader. Arrays are bound in the order in which they are given, from index 0."""
 
@@ -98,12 +110,15 @@ class ShaderLibrary:
         self._library = ctypes.CDLL(str(path))
         self._library.msl_mode.restype = ctypes.c_char_p
 
+    @staticmethod
+    def compiled(shader: Path, cache: Path, *options: str) -> Path:
+        result = run_tool("compile.py", shader, "--cache", cache, *options)
+        assert result.returncode == 0, result.stderr
+        return Path(result.stdout.strip())
+
     @classmethod
     def compile(cls, shader: Path, cache: Path, *options: str) -> "ShaderLibrary":
-        result = run_tool("compile.py", shader, "--cache", cache, *options)
-        if result.returncode != 0:
-            raise AssertionError(result.stderr)
-        return cls(Path(result.stdout.strip()))
+        return cls(cls.compiled(shader, cache, *options))
 
     @property
     def mode(self) -> str:

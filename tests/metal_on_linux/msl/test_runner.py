@@ -1,90 +1,19 @@
 """How kernels are run: barriers, limits, bindings, constants, orders."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
-from conftest import Compile
-from shader_library import Launch, ShaderFault, ShaderLibrary
+from shader_library import KERNELS, Launch, ShaderFault, ShaderLibrary, place
 
 pytestmark = pytest.mark.metal_bench
 
-KERNELS = """
-constant uint scale [[function_constant(0)]];
-constant bool negated [[function_constant(1)]];
-constant float factor = negated ? -float(scale) : float(scale);
-
-kernel void scaled(device float* x [[buffer(0)]], uint i [[thread_position_in_grid]]) { x[i] *= factor; }
-kernel void early_return(device float* x [[buffer(0)]], uint i [[thread_index_in_threadgroup]]) {
-  if (i >= 40) return;
-  threadgroup_barrier(mem_flags::mem_threadgroup);  // line 11
-  x[i] = 2.0f;
-}
-kernel void early_return_sound(device float* x [[buffer(0)]], uint i [[thread_index_in_threadgroup]]) {
-  threadgroup_barrier(mem_flags::mem_threadgroup);
-  if (i >= 40) return;
-  x[i] = 2.0f;
-}
-kernel void two_barriers(device float* x [[buffer(0)]], uint i [[thread_index_in_threadgroup]]) {
-  if (i < 32) {
-    threadgroup_barrier(mem_flags::mem_threadgroup);  // line 21
-  } else {
-    threadgroup_barrier(mem_flags::mem_threadgroup);  // line 23
-  }
-  x[i] = 2.0f;
-}
-kernel void divergent(device float* x [[buffer(0)]], constant uint& n [[buffer(1)]],
-                      uint i [[thread_index_in_threadgroup]]) {
-  if (i < n) x[i] = simd_sum(x[i]);  // line 29
-}
-kernel void partial_simdgroup(device float* x [[buffer(0)]], uint i [[thread_index_in_threadgroup]]) {
-  x[i] = simd_sum(x[i]);
-}
-kernel void unwritten(device float* x [[buffer(0)]], threadgroup float* dynamic [[threadgroup(0)]],
-                      uint i [[thread_index_in_threadgroup]]) {
-  threadgroup float fixed[64];
-  x[i] = i < 32 ? fixed[i] : dynamic[i];
-}
-kernel void shared(device float* x [[buffer(0)]], threadgroup float* first [[threadgroup(0)]],
-                   threadgroup float* second [[threadgroup(1)]], uint i [[thread_index_in_threadgroup]]) {
-  threadgroup float third[64], last;
-  first[i] = second[i] = third[i] = x[i];
-  if (i == 0) last = 100.0f;
-  threadgroup_barrier(mem_flags::mem_threadgroup);
-  x[i] = first[63 - i] + second[63 - i] + third[63 - i] + last;
-}
-kernel void large(device float* x [[buffer(0)]], uint i [[thread_index_in_threadgroup]]) {
-  threadgroup float s[8192];
-  s[i] = 1.0f;
-  x[i] = s[i];
-}
-kernel [[max_total_threads_per_threadgroup(64)]] void limited(device float* x [[buffer(0)]],
-                                                              uint i [[thread_index_in_threadgroup]]) {
-  x[i] = 3.0f;
-}
-kernel void positions(device ushort* out [[buffer(0)]], uint3 at [[thread_position_in_grid]],
-                      ushort3 in [[thread_position_in_threadgroup]], uint3 group [[threadgroup_position_in_grid]],
-                      ushort3 size [[threads_per_threadgroup]], uint3 groups [[threadgroups_per_grid]],
-                      uint3 grid [[threads_per_grid]], uint index [[thread_index_in_threadgroup]],
-                      ushort lane [[thread_index_in_simdgroup]], ushort simd [[simdgroup_index_in_threadgroup]],
-                      ushort n_simd [[simdgroups_per_threadgroup]], ushort width [[threads_per_simdgroup]]) {
-  device ushort* row = out + ((at.z * grid.y + at.y) * grid.x + at.x) * 12;
-  row[0] = in.x, row[1] = in.y, row[2] = in.z;
-  row[3] = ushort(group.x), row[4] = ushort(group.y), row[5] = ushort(groups.y);
-  row[6] = size.y, row[7] = ushort(index), row[8] = lane, row[9] = simd, row[10] = n_simd, row[11] = width;
-}
-kernel void deep(device float* x [[buffer(0)]], uint i [[thread_position_in_grid]]) {
-  float large[4096];
-  for (uint j = 0; j < 4096; ++j) large[j] = x[i] + float(j);
-  threadgroup_barrier(mem_flags::mem_none);
-  float sum = 0.0f;
-  for (uint j = 0; j < 4096; ++j) sum += large[(j * 7 + i) % 4096];
-  x[i] = sum;
-}
-"""
+SHADER = KERNELS / "runner.metal"
 
 
 @pytest.fixture(scope="module", params=["clang++-19", "g++"])
-def library(request: pytest.FixtureRequest, compile_text: Compile) -> ShaderLibrary:
-    return compile_text(KERNELS, "--compiler", request.param)
+def library(request: pytest.FixtureRequest, cache: Path) -> ShaderLibrary:
+    return ShaderLibrary.compile(SHADER, cache, "--compiler", request.param)
 
 
 @pytest.fixture
@@ -106,14 +35,14 @@ def test_a_barrier_that_some_threads_miss_is_an_error(library: ShaderLibrary, x:
     error = fault(library, "early_return", x)
     assert error.status == "DIVERGENT_BARRIER"
     assert "early_return: the barrier at" in str(error)
-    assert "planted.metal:11 is not reached by all threads" in str(error)
+    assert f"{place(SHADER, 'early_return')} is not reached by all threads" in str(error)
 
 
 def test_two_barriers_at_once_are_an_error(library: ShaderLibrary, x: X) -> None:
     error = fault(library, "two_barriers", x)
     assert error.status == "DIVERGENT_BARRIER"
-    assert "planted.metal:21" in str(error)
-    assert "planted.metal:23" in str(error)
+    assert place(SHADER, "first_barrier") in str(error)
+    assert place(SHADER, "second_barrier") in str(error)
 
 
 def test_a_return_behind_the_barrier_is_sound(library: ShaderLibrary, x: X) -> None:
@@ -133,9 +62,9 @@ def test_simd_operations_with_lanes_missing_are_counted(
     library: ShaderLibrary, x: X, n: int, divergent: int
 ) -> None:
     sums = [np.arange(begin, min(begin + 32, n)).sum() for begin in (0, 32)]
-    report = library.run("divergent", x, np.uint32([n]), launch=ONE)
+    report = library.run("divergent", x, np.array([n], np.uint32), launch=ONE)
     assert report.divergent_operations == divergent
-    assert report.divergence.decode().endswith("planted.metal:29" if divergent else "")
+    assert report.divergence.decode().endswith(place(SHADER, "divergent") if divergent else "")
     np.testing.assert_array_equal(x, [sums[i // 32] if i < n else i for i in range(64)])
 
 
@@ -234,15 +163,12 @@ def test_every_thread_runs_once_with_its_own_position(
         assert (out[..., column] == value).all(), column
 
 
-def test_the_order_shows_a_missing_barrier(compile_text: Compile) -> None:
-    library = compile_text(
-        "kernel void k(device float* x [[buffer(0)]], uint i [[thread_index_in_threadgroup]]) {\n"
-        "  threadgroup float s[64]; s[i] = x[i]; x[i] = s[63 - i]; }\n"
-    )
+def test_the_order_shows_a_missing_barrier(cache: Path) -> None:
+    library = ShaderLibrary.compile(KERNELS / "races.metal", cache)
     results = []
     for order in range(4):
         x = np.arange(64, dtype=np.float32)
-        library.run("k", x, launch=Launch(threads=(64,), order=order))
+        library.run("missing_barrier", x, launch=Launch(threads=(64,), order=order))
         results.append(np.nan_to_num(x))
     assert any((result != results[0]).any() for result in results)
 

@@ -28,7 +28,7 @@ kernel void scale(device const float* x [[buffer(0)]], device float* out [[buffe
   threadgroup float sums[4], total;
   if (position.x < sizes.count) out[position.x] = scaled(x[position.x]);
 }
-kernel void clear(device float* out [[buffer(0)]], uint i [[thread_position_in_grid]]) { out[i] = 0.0f; }
+kernel void clear(device float* out [[buffer(0)]]) { out[0] = 0.0f; }
 """
 SHARED = """#pragma once
 #include "shared.h"
@@ -69,7 +69,7 @@ def lines_by_place(text: str) -> dict[tuple[str, int], str]:
 
 def kept_words(line: str) -> set[str]:
     """The names of a line of Metal that stay when it becomes C++."""
-    without_attributes = re.sub(r"\[\[.*?\]\]", "", line.split("//")[0])
+    without_attributes = re.sub(r"\[\[.*?\]\]", "", line.split("//", maxsplit=1)[0])
     names = set(re.findall(r"[A-Za-z_]\w*", without_attributes))
     return names - {"device", "constant", "threadgroup", "kernel"}
 
@@ -88,7 +88,10 @@ def test_table_names_kernels_arguments_and_constants(shader: Path) -> None:
     table = table_of(shader)
     scale, clear = table["kernels"]
     assert (scale["name"], scale["file"], scale["line"]) == ("scale", str(shader), 15)
-    rows = [(a["name"], a["kind"], a["index"], a["address_space"], a["constant"]) for a in scale["arguments"]]
+    rows = [
+        (a["name"], a["kind"], a["index"], a["address_space"], a["constant"])
+        for a in scale["arguments"]
+    ]
     assert rows == [
         ("x", "buffer", 0, "device", True),
         ("out", "buffer", 1, "device", False),
@@ -141,9 +144,13 @@ def test_a_constant_has_one_index_in_all_files(shader: Path, tmp_path: Path) -> 
 
 
 def test_errors_name_the_included_file(shader: Path) -> None:
-    (shader.parent / "shared.h").write_text("#pragma once\nstruct Sizes { uint count; };\ninline double f();\n")
+    (shader.parent / "shared.h").write_text(
+        "#pragma once\nstruct Sizes { uint count; };\ninline double f();\n"
+    )
     result = run_tool("translate.py", shader)
-    assert result.stderr == f"{shader.parent / 'shared.h'}:3: error: Metal has no double precision\n"
+    assert (
+        result.stderr == f"{shader.parent / 'shared.h'}:3: error: Metal has no double precision\n"
+    )
 
 
 def test_a_missing_include_is_named(tmp_path: Path) -> None:
