@@ -9,8 +9,8 @@
 #ifdef __METAL_VERSION__
 #include <metal_stdlib>
 namespace moeflux {
-using uint32 = uint;
-using uint64 = ulong;
+using uint32 = unsigned int;
+using uint64 = unsigned long;
 #else
 #include <cstdint>
 namespace moeflux {

@@ -4,7 +4,7 @@
 #include <cstring>
 #include <vector>
 
-#include "cpu/constants.h"
+#include "constants.h"
 #include "cpu/functions.h"
 
 namespace moeflux::cpu {

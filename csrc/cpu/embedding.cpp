@@ -1,5 +1,5 @@
 // Looks up the rows of an embedding table.
-#include "cpu/constants.h"
+#include "constants.h"
 #include "cpu/functions.h"
 
 namespace moeflux::cpu {

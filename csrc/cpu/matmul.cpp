@@ -1,7 +1,7 @@
 // Matrix products of activations with weight matrices, alone and fused with SwiGLU.
 #include <algorithm>
 
-#include "cpu/constants.h"
+#include "constants.h"
 #include "cpu/functions.h"
 #include "cpu/matmul_tiles.h"
 

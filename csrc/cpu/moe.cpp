@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "cpu/constants.h"
+#include "constants.h"
 #include "cpu/functions.h"
 #include "cpu/matmul_tiles.h"
 

@@ -1,5 +1,5 @@
 // RMS norms of whole rows, and of the heads of the gated delta net with their output gate.
-#include "cpu/constants.h"
+#include "constants.h"
 #include "cpu/functions.h"
 
 namespace moeflux::cpu {

@@ -4,7 +4,7 @@
 #include <numeric>
 #include <utility>
 
-#include "cpu/constants.h"
+#include "constants.h"
 #include "cpu/kernel.h"
 
 namespace moeflux::cpu {

@@ -1,5 +1,5 @@
 // Launches of shaders/embedding.metal.
-#include "cpu/constants.h"
+#include "constants.h"
 #include "metal/geometry.h"
 #include "tiles.h"
 
@@ -7,7 +7,7 @@ namespace moeflux::metal {
 namespace {
 
 Launch embedding(const Dispatch& dispatch) {
-  cpu::format_constant(dispatch.constants, "format");
+  format_constant(dispatch.constants, "format");
   const uint32 width = dispatch.params<EmbeddingParams>().width;
   return {"embedding", {n_tiles(width, ELEMENT_THREADS), dispatch.step.n_tokens}, {ELEMENT_THREADS}};
 }

@@ -1,7 +1,7 @@
 // Launches of shaders/matmul.metal.
 #include <algorithm>
 
-#include "cpu/constants.h"
+#include "constants.h"
 #include "metal/geometry.h"
 #include "tiles.h"
 
@@ -12,7 +12,7 @@ constexpr uint32 kVectorThreads = VECTOR_SIMDGROUPS * SIMDGROUP_LANES;
 constexpr uint32 kTileThreads = TILE_SIMDGROUPS * SIMDGROUP_LANES;
 
 Launch matmul(const Dispatch& dispatch) {
-  const uint32 format = cpu::format_constant(dispatch.constants, "format");
+  const uint32 format = format_constant(dispatch.constants, "format");
   const auto& params = dispatch.params<MatmulParams>();
   const uint32 n_tokens = dispatch.step.n_tokens;
   if (dispatch.step.prefill) {
@@ -23,8 +23,8 @@ Launch matmul(const Dispatch& dispatch) {
 }
 
 Launch gate_up(const Dispatch& dispatch) {
-  const uint32 gate_format = cpu::format_constant(dispatch.constants, "gate_format");
-  const uint32 up_format = cpu::format_constant(dispatch.constants, "up_format");
+  const uint32 gate_format = format_constant(dispatch.constants, "gate_format");
+  const uint32 up_format = format_constant(dispatch.constants, "up_format");
   const auto& params = dispatch.params<GateUpParams>();
   const uint32 n_tokens = dispatch.step.n_tokens;
   if (dispatch.step.prefill) {

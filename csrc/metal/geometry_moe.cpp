@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "cpu/constants.h"
+#include "constants.h"
 #include "metal/geometry.h"
 #include "tiles.h"
 
@@ -21,8 +21,8 @@ Extent expert_threadgroups(uint32 row_tiles, uint32 top_k, uint32 n_tokens, uint
 }
 
 Launch expert_gate_up(const Dispatch& dispatch) {
-  const uint32 gate_format = cpu::format_constant(dispatch.constants, "gate_format");
-  const uint32 up_format = cpu::format_constant(dispatch.constants, "up_format");
+  const uint32 gate_format = format_constant(dispatch.constants, "gate_format");
+  const uint32 up_format = format_constant(dispatch.constants, "up_format");
   const auto& params = dispatch.params<ExpertGateUpParams>();
   const uint32 n_tokens = dispatch.step.n_tokens;
   if (dispatch.step.prefill) {
@@ -36,7 +36,7 @@ Launch expert_gate_up(const Dispatch& dispatch) {
 }
 
 Launch expert_down(const Dispatch& dispatch) {
-  const uint32 format = cpu::format_constant(dispatch.constants, "format");
+  const uint32 format = format_constant(dispatch.constants, "format");
   const auto& params = dispatch.params<ExpertDownParams>();
   const uint32 n_tokens = dispatch.step.n_tokens;
   if (dispatch.step.prefill) {
@@ -49,7 +49,7 @@ Launch expert_down(const Dispatch& dispatch) {
 }
 
 Launch moe_combine_norm(const Dispatch& dispatch) {
-  cpu::dtype_constant(dispatch.constants, "norm_dtype");
+  dtype_constant(dispatch.constants, "norm_dtype");
   return {"moe_combine_norm", {dispatch.step.n_tokens}, {ELEMENT_THREADS}};
 }
 

@@ -42,6 +42,7 @@ PATH="$folder/bin:$PATH" CC=clang-19 CXX=clang++-19 OBJCXX=clang++-19 \
   --config-settings=cmake.define.MOEFLUX_METAL_BENCH=ON \
   --config-settings=cmake.define.MOEFLUX_WERROR=ON \
   --config-settings=cmake.define.MOEFLUX_SANITIZE="$address" \
+  --config-settings=cmake.define.CMAKE_INTERPROCEDURAL_OPTIMIZATION=OFF \
   --config-settings=cmake.define.MOEFLUX_BENCH_ARC="$arc" \
   --config-settings=cmake.define.MOEFLUX_BENCH_COVERAGE="$coverage" \
   --config-settings=cmake.define.MOEFLUX_BENCH_PYTHON="$folder/bin/python" \

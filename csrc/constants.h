@@ -7,7 +7,7 @@
 #include "error.h"
 #include "params.h"
 
-namespace moeflux::cpu {
+namespace moeflux {
 
 inline std::uint32_t constant(const Constants& constants, const std::string& name) {
   const auto found = constants.find(name);
@@ -34,4 +34,4 @@ inline std::uint32_t format_constant(const Constants& constants, const std::stri
                     "; 2, 3, 4, 5, 6 or 8 bits in groups of 32, 64 or 128, or no quantisation, are supported");
 }
 
-}  // namespace moeflux::cpu
+}  // namespace moeflux
