@@ -142,6 +142,7 @@ void pause(const char* setting) {
   state = MTLCommandBufferStatusCommitted;
   fake::add("commits", 1);
   fake::add("in_flight", 1);
+  for (const fake::Pass& each : passes) fake::add_writers(each.samples, 1);
   fake::trace_commit(self);
   [queue push:self];
 }
@@ -201,6 +202,7 @@ void pause(const char* setting) {
   }
   end = fake::now();
   if (reason.code != 0) [self failAt:pass with:reason];
+  for (const fake::Pass& each : passes) fake::add_writers(each.samples, -1);
   [self dropPasses];
   [queue forget];
   fake::add("in_flight", -1);

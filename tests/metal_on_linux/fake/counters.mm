@@ -28,6 +28,11 @@ FakeCounterSampleBuffer* new_sample_buffer(MTLCounterSampleBufferDescriptor* des
   return buffer;
 }
 
+void add_writers(FakeSampleAttachment* attachment, int change) {
+  if (attachment == nil || attachment->sampleBuffer == nil) return;
+  static_cast<FakeCounterSampleBuffer*>(attachment->sampleBuffer)->writers += change;
+}
+
 void sample(FakeSampleAttachment* attachment, bool at_end) {
   if (attachment == nil || attachment->sampleBuffer == nil) return;
   auto* buffer = static_cast<FakeCounterSampleBuffer*>(attachment->sampleBuffer);
@@ -45,7 +50,7 @@ void sample(FakeSampleAttachment* attachment, bool at_end) {
 @implementation FakeCounterSampleBuffer
 - (NSData*)resolveCounterRange:(NSRange)range {
   if (range.location + range.length > samples.size()) fake::misuse("samples beyond the end of their buffer");
-  if (fake::get("in_flight")) fake::misuse("samples are resolved while work that writes them is in flight");
+  if (writers != 0) fake::misuse("samples are resolved while work that writes them is in flight");
   return [NSData dataWithBytes:samples.data() + range.location length:range.length * sizeof(uint64_t)];
 }
 @end
