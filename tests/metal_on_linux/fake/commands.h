@@ -38,20 +38,27 @@ struct Bindings {
   std::shared_ptr<std::vector<char>> bytes[MSL_MAX_BUFFERS];
 };
 
+// What a queue shares with its thread, which may outlive it: the last reference to a queue may be that of a command
+// buffer which the thread itself lets go.
+struct QueueState {
+  std::mutex mutex;
+  std::condition_variable changed;
+  std::deque<FakeCommandBuffer*> committed;
+  int uncompleted = 0;
+  bool stopping = false;
+
+  void push(FakeCommandBuffer* commands);
+  void forget();
+};
+
 }  // namespace fake
 
 @interface FakeQueue : FakeLabelled <MTLCommandQueue> {
  @public
-  std::mutex mutex;
-  std::condition_variable changed;
-  std::deque<FakeCommandBuffer*> committed;
+  std::shared_ptr<fake::QueueState> state;
   std::thread worker;
-  int uncompleted;
-  bool stopping;
   std::vector<id> residencySets;
 }
-- (void)push:(FakeCommandBuffer*)commands;
-- (void)forget;
 @end
 
 @interface FakeCommandBuffer : FakeLabelled <MTLCommandBuffer> {

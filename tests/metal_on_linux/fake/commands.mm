@@ -19,7 +19,43 @@ void pause(const char* setting) {
   if (const std::int64_t delay = fake::get(setting)) std::this_thread::sleep_for(std::chrono::microseconds(delay));
 }
 
+// Runs what is committed until the queue is gone and nothing is left.
+void work(fake::QueueState& queue) {
+  GSRegisterCurrentThread();
+  for (;;) {
+    FakeCommandBuffer* next = nil;
+    {
+      std::unique_lock lock(queue.mutex);
+      queue.changed.wait(lock, [&queue] { return queue.stopping || !queue.committed.empty(); });
+      if (queue.committed.empty()) break;
+      next = queue.committed.front();
+      queue.committed.pop_front();
+    }
+    @autoreleasepool {
+      [next execute];
+      [next release];
+    }
+  }
+  GSUnregisterCurrentThread();
+}
+
 }  // namespace
+
+namespace fake {
+
+void QueueState::push(FakeCommandBuffer* commands) {
+  const std::lock_guard lock(mutex);
+  committed.push_back([commands retain]);
+  changed.notify_all();
+}
+
+void QueueState::forget() {
+  const std::lock_guard lock(mutex);
+  --uncompleted;
+  changed.notify_all();
+}
+
+}  // namespace fake
 
 @implementation MTLCommandBufferDescriptor
 - (id)init {
@@ -42,36 +78,21 @@ void pause(const char* setting) {
 
 @implementation FakeQueue
 - (id)init {
-  if ((self = [super init])) worker = std::thread([self] { [self work]; });
-  return self;
-}
-- (void)work {
-  GSRegisterCurrentThread();
-  for (;;) {
-    FakeCommandBuffer* next = nil;
-    {
-      std::unique_lock lock(mutex);
-      changed.wait(lock, [self] { return stopping || !committed.empty(); });
-      if (committed.empty()) break;
-      next = committed.front();
-      committed.pop_front();
-    }
-    @autoreleasepool {
-      [next execute];
-      [next release];
-    }
+  if ((self = [super init])) {
+    state = std::make_shared<fake::QueueState>();
+    worker = std::thread([shared = state] { work(*shared); });
   }
-  GSUnregisterCurrentThread();
+  return self;
 }
 - (id<MTLCommandBuffer>)commandBufferWithDescriptor:(MTLCommandBufferDescriptor*)descriptor {
   if (!descriptor->retainedReferences) fake::misuse("the fake keeps references in any case");
   if (fake::take("nil_command_buffers")) return nil;
   {
-    std::unique_lock lock(mutex);
-    if (!changed.wait_for(lock, kPatience, [self] { return uncompleted < kQueueDepth; })) {
+    std::unique_lock lock(state->mutex);
+    if (!state->changed.wait_for(lock, kPatience, [self] { return state->uncompleted < kQueueDepth; })) {
       fake::misuse("a queue has all its command buffers, and none completes");
     }
-    ++uncompleted;
+    ++state->uncompleted;
   }
   FakeCommandBuffer* commands = [[FakeCommandBuffer alloc] init];
   commands->queue = [self retain];
@@ -80,27 +101,16 @@ void pause(const char* setting) {
   fake::add("command_buffers", 1);
   return [commands autorelease];
 }
-- (void)push:(FakeCommandBuffer*)commands {
-  const std::lock_guard lock(mutex);
-  committed.push_back([commands retain]);
-  changed.notify_all();
-}
-- (void)forget {
-  const std::lock_guard lock(mutex);
-  --uncompleted;
-  changed.notify_all();
-}
 - (void)addResidencySet:(id<MTLResidencySet>)set {
   residencySets.push_back([(id)set retain]);
   fake::add("residency_sets_attached", 1);
 }
 - (void)dealloc {
   {
-    const std::lock_guard lock(mutex);
-    stopping = true;
-    changed.notify_all();
+    const std::lock_guard lock(state->mutex);
+    state->stopping = true;
+    state->changed.notify_all();
   }
-  // The last reference may be that of a command buffer which the worker itself lets go.
   if (worker.get_id() == std::this_thread::get_id()) {
     worker.detach();
   } else {
@@ -144,7 +154,7 @@ void pause(const char* setting) {
   fake::add("in_flight", 1);
   for (const fake::Pass& each : passes) fake::add_writers(each.samples, 1);
   fake::trace_commit(self);
-  [queue push:self];
+  queue->state->push(self);
 }
 - (void)waitUntilCompleted {
   if (state == MTLCommandBufferStatusNotEnqueued) fake::misuse("wait for a command buffer that is not committed");
@@ -204,7 +214,7 @@ void pause(const char* setting) {
   if (reason.code != 0) [self failAt:pass with:reason];
   for (const fake::Pass& each : passes) fake::add_writers(each.samples, -1);
   [self dropPasses];
-  [queue forget];
+  queue->state->forget();
   fake::add("in_flight", -1);
   const std::lock_guard lock(mutex);
   state = reason.code == 0 ? MTLCommandBufferStatusCompleted : MTLCommandBufferStatusError;
@@ -218,7 +228,7 @@ void pause(const char* setting) {
 }
 - (void)dealloc {
   if (isOpen) fake::abort_over_misuse("a command buffer is released with an open encoder");
-  if (state == MTLCommandBufferStatusNotEnqueued) [queue forget];
+  if (state == MTLCommandBufferStatusNotEnqueued) queue->state->forget();
   [self dropPasses];
   [failure release];
   [queue release];
