@@ -1,4 +1,4 @@
-"""The expert stream when reads fail, hang, are cancelled or never begin; with reads that are fakes.
+"""The stream over fakes: what it gives at once, failed reads, and what is left behind.
 
 Two layers of eight experts, decode routes to two.
 """
@@ -401,3 +401,40 @@ def test_close_ends_every_read_before_the_slots_go(
     assert all(read.ticket.done for read in streaming.reads.submitted)
     streaming.assert_nothing_is_held()
     streaming.stream.close()
+
+
+def test_a_prefill_chunk_starts_without_guesses_under_way(make: Callable[..., Streaming]) -> None:
+    """Its waves may need their slots."""
+    streaming = make(n_slots=8)
+    guesses = guess(streaming, 6, 7)
+    streaming.stream.begin_chunk()
+    assert all(read.ticket.done for read in guesses)
+    streaming.assert_nothing_is_held()
+
+
+def test_experts_in_memory_are_given_before_the_others_are_read(
+    make: Callable[..., Streaming],
+) -> None:
+    streaming = make(prefetch="off")
+    streaming.stream.fetch(0, [1, 2])
+    streaming.stream.release_all()
+    fetch = streaming.stream.begin_fetch(0, [2, 3])
+    assert set(fetch.ready) == {2}
+    assert fetch.pending
+    assert streaming.state(0, 3) is SlotState.LOADING
+    assert set(fetch.wait()) == {3}
+    assert streaming.state(0, 3) is SlotState.READY
+
+
+def test_with_room_for_all_experts_those_read_before_need_no_pin(
+    make: Callable[..., Streaming],
+) -> None:
+    streaming = make(n_slots=16)
+    first = streaming.stream.fetch(0, [1, 2])
+    streaming.stream.release_all()
+    fetch = streaming.stream.begin_fetch(0, [2, 1])
+    assert not fetch.pending
+    assert fetch.ready == first
+    assert streaming.stream.residency.pool.leases == ()
+    streaming.stream.release_oldest()
+    assert streaming.stream.counters.n_ready == 2
