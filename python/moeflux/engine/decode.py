@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from moeflux._core import CommandBuffer, Recording, Step
@@ -67,57 +66,30 @@ class DecodeStep:
     def __call__(self, token_id: int, position: int) -> Float32Array:
         """Logits [V] that follow `token_id` at `position`; the states advance by one token."""
         runtime, step = self._runtime, Step(position, 1)
-        runtime.files.check()
-        experts = runtime.experts
-        started = time.perf_counter()
-        if (routes := runtime.routes) is not None:
-            routes.begin(position, prefill=False)
-        experts.begin_token()
-        self._tokens[0] = token_id
-        separate = runtime.begin_step(prefill=False)
-        embedding = runtime.command_buffer(step, "embedding")
-        embedding.replay(self._embedding)
-        commands: CommandBuffer | None = embedding
-        for layer in self._layers:
-            if commands is None or separate:
+        with runtime.decode_step(position):
+            self._tokens[0] = token_id
+            embedding = runtime.command_buffer(step, "embedding")
+            embedding.replay(self._embedding)
+            commands: CommandBuffer | None = embedding
+            for layer in self._layers:
                 commands = runtime.begin_layer(commands, step, layer.index)
-            commands.replay(layer.mixer)
-            if layer.sparse is not None:
-                runtime.finish(commands)
-                experts.release_all()
-                routed = self._routed(layer.index, layer.sparse)
-                commands = self._experts(layer.index, layer.sparse, routed, step)
-        if commands is None or separate:
+                commands.replay(layer.mixer)
+                if layer.sparse is not None:
+                    runtime.finish(commands)
+                    commands = self._experts(layer.index, layer.sparse, step)
             commands = runtime.begin_layer(commands, step, len(self._layers))
-        commands.replay(self._head)
-        runtime.finish(commands)
-        experts.end_token(time.perf_counter() - started)
-        if routes is not None:
-            routes.end()
-        runtime.add_span("steps", f"decode position {position}", started)
+            commands.replay(self._head)
+            runtime.finish(commands)
         return self._logits.copy()
 
-    def _routed(self, index: int, sparse: SparseRecordings) -> list[int]:
-        """The experts that a layer routes to; prefetch is told what the next router guesses."""
-        runtime, started = self._runtime, time.perf_counter()
-        routed: list[int] = sparse.routed[0].tolist()
-        guessed: list[int] = []
-        if (guess := sparse.next_layer) is not None:
-            guessed = guess.guessed[0].tolist()
-            runtime.experts.offer(guess.index, guessed)
-        if runtime.routes is not None:
-            runtime.routes.route([routed], guessed)
-        runtime.add_span("router", f"layer {index} router", started)
-        return routed
-
-    def _experts(
-        self, index: int, sparse: SparseRecordings, routed: Sequence[int], step: Step
-    ) -> CommandBuffer | None:
+    def _experts(self, index: int, sparse: SparseRecordings, step: Step) -> CommandBuffer | None:
         """The expert half: what is in memory is computed while the rest is read.
 
         What follows goes into the command buffer that is returned, if any is left to be committed.
         """
         runtime = self._runtime
+        runtime.experts.release_all()
+        routed = self._routed(index, sparse)
         ready, late = runtime.decode_tables
         fetch = runtime.experts.begin_fetch(index, routed)
         ready.set_token(routed, fetch.ready)
@@ -133,6 +105,19 @@ class DecodeStep:
         commands.replay(sparse.late_experts)
         commands.replay(sparse.combine)
         return commands
+
+    def _routed(self, index: int, sparse: SparseRecordings) -> list[int]:
+        """The experts that a layer routes to; prefetch is told what the next router guesses."""
+        runtime, started = self._runtime, time.perf_counter()
+        routed: list[int] = sparse.routed[0].tolist()
+        guessed: list[int] = []
+        if (guess := sparse.next_layer) is not None:
+            guessed = guess.guessed[0].tolist()
+            runtime.experts.offer(guess.index, guessed)
+        if runtime.routes is not None:
+            runtime.routes.route([routed], guessed)
+        runtime.add_span("router", f"layer {index} router", started)
+        return routed
 
     def _record(self, layer: DecoderLayer, state: LayerState) -> LayerRecordings:
         runtime = self._runtime

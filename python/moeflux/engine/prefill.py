@@ -43,32 +43,18 @@ class Prefill:
         The last normed rows stay in the workspace.
         """
         runtime, step = self._runtime, Step(state.position, len(token_ids), prefill=True)
-        runtime.files.check()
         work, decoder = runtime.prefill_work, runtime.decoder
-        started = time.perf_counter()
-        if (routes := runtime.routes) is not None:
-            routes.begin(state.position, prefill=True)
-        runtime.experts.begin_chunk()
-        self._token_array[: len(token_ids)] = token_ids
-        separate = runtime.begin_step(prefill=True)
-        commands = runtime.command_buffer(step, "embedding")
-        decoder.encode_embedding(commands, self._tokens, work)
-        for layer, layer_state in zip(decoder.layers, state.layers, strict=True):
-            if separate:
+        with runtime.prefill_step(state.position, len(token_ids)):
+            self._token_array[: len(token_ids)] = token_ids
+            commands = runtime.command_buffer(step, "embedding")
+            decoder.encode_embedding(commands, self._tokens, work)
+            for layer, layer_state in zip(decoder.layers, state.layers, strict=True):
                 commands = runtime.begin_layer(commands, step, layer.index)
-            decoder.encode_mixer(commands, layer, layer_state, work)
-            if isinstance(layer.mlp, SparseMoe):
-                runtime.finish(commands)
-                runtime.experts.release_all()
-                commands = self._experts(layer, layer.mlp, step)
-        runtime.finish(commands)
-        if runtime.capture is not None:
-            runtime.capture.at_layer(len(decoder.layers))
-        runtime.experts.release_all()
-        if routes is not None:
-            routes.end()
-        end = state.position + len(token_ids) - 1
-        runtime.add_span("steps", f"prefill positions {state.position} to {end}", started)
+                decoder.encode_mixer(commands, layer, layer_state, work)
+                if isinstance(layer.mlp, SparseMoe):
+                    runtime.finish(commands)
+                    commands = self._experts(layer, layer.mlp, step)
+            runtime.finish(commands)
 
     def logits(self, first: int, count: int) -> Float32Array:
         """Logits [count, V] after the rows first ..
@@ -93,6 +79,7 @@ class Prefill:
         """The expert half of a layer in waves: while one computes, the next is read."""
         runtime = self._runtime
         work, decoder, experts = runtime.prefill_work, runtime.decoder, runtime.experts
+        experts.release_all()
         x, started = decoder.normed(work), time.perf_counter()
         routed = int32_array(routed_experts(work, moe.top_k).experts, work.capacity, moe.top_k)
         routed = routed[: step.n_tokens]

@@ -63,6 +63,7 @@ class Runtime:
         self.routes: RouteRecorder | None = None
         self.capture: StepCapture | None = None
         """GPU traces of steps, if any are asked for."""
+        self._separates_layers = False
         self._committed: deque[tuple[CommandBuffer, float, Profile | None]] = deque()
         CAPTURES.add_device(self.device)
         decisions = self.experts.governor.decisions if self.experts.governor is not None else ()
@@ -102,22 +103,53 @@ class Runtime:
         with self.turn:
             self._ledger.settle()
 
-    def begin_step(self, *, prefill: bool) -> bool:
-        """Whether each layer of the step that begins needs command buffers of its own.
+    @contextmanager
+    def decode_step(self, position: int) -> Iterator[None]:
+        """Around the command buffers of a decode step: what experts, routes and captures need."""
+        self.files.check()
+        started = time.perf_counter()
+        with self._recorded(position, prefill=False):
+            self.experts.begin_token()
+            yield
+            self.experts.end_token(time.perf_counter() - started)
+        self.add_span("steps", f"decode position {position}", started)
 
-        It does for a capture of some layers, and in a profile.
-        """
+    @contextmanager
+    def prefill_step(self, position: int, n_tokens: int) -> Iterator[None]:
+        """The same for a chunk of a prompt."""
+        self.files.check()
+        started = time.perf_counter()
+        with self._recorded(position, prefill=True):
+            self.experts.begin_chunk()
+            yield
+            if self.capture is not None:
+                self.capture.at_layer(len(self.decoder.layers))
+            self.experts.release_all()
+        name = f"prefill positions {position} to {position + n_tokens - 1}"
+        self.add_span("steps", name, started)
+
+    @contextmanager
+    def _recorded(self, position: int, *, prefill: bool) -> Iterator[None]:
+        """A step whose routes are recorded, and which a capture may hold layers of."""
+        if (routes := self.routes) is not None:
+            routes.begin(position, prefill=prefill)
         captured = self.capture is not None and self.capture.begin_step(prefill=prefill)
-        return captured or current_profile() is not None
+        self._separates_layers = captured or current_profile() is not None
+        yield
+        if routes is not None:
+            routes.end()
 
     def begin_layer(self, commands: CommandBuffer | None, step: Step, index: int) -> CommandBuffer:
-        """An empty command buffer for layer `index`, or for the head after the last one.
+        """Where to encode layer `index`, or the head after the last one.
 
-        `commands`, if any, is what has been encoded of the layers before.
+        `commands`, if any, is what has been encoded of the layers before, and goes on unless a
+        capture of some layers or a profile wants command buffers of each layer's own.
         """
         if commands is not None:
+            if not self._separates_layers:
+                return commands
             self.commit(commands)
-        if self.capture is not None:
+        if self._separates_layers and self.capture is not None:
             self.capture.at_layer(index)
         is_head = index == len(self.decoder.layers)
         return self.command_buffer(step, "head" if is_head else f"layer {index} mixer")
