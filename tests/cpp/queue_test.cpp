@@ -44,7 +44,7 @@ struct Fixture {
     std::memcpy(&result, buffer.address(), sizeof result);
     return result;
   }
-  std::shared_ptr<CommandBuffer> commands(const char* label = "test", Step step = {0, 1}) const {
+  std::shared_ptr<CommandBuffer> commands(const char* label = "test", Step step = {0, 1, 0}) const {
     return queue->command_buffer(step, label);
   }
 };
@@ -91,7 +91,7 @@ TEST(command_buffers_run_in_the_order_of_their_commits) {
 
 TEST(queues_of_a_device_share_the_order_of_commits) {
   const Fixture f;
-  const auto other = f.device->queue()->command_buffer({0, 1}, "other");
+  const auto other = f.device->queue()->command_buffer({0, 1, 0}, "other");
   const auto mine = f.commands();
   dispatch(*mine, append_digit(), f.buffer, 1);
   dispatch(*other, append_digit(), f.buffer, 2);
@@ -133,7 +133,7 @@ TEST(many_threads_may_wait_for_one_command_buffer) {
 
 TEST(a_kernel_sees_the_step_of_its_command_buffer) {
   const Fixture f;
-  const auto commands = f.commands("step", {41, 7});
+  const auto commands = f.commands("step", {41, 7, 0});
   dispatch(*commands, make_pipeline([](std::int32_t& value, std::int32_t, Step step) {
     value = static_cast<std::int32_t>(step.position * 100 + step.n_tokens);
   }),

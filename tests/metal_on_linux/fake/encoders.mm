@@ -21,8 +21,12 @@ fake::Failure run(const fake::Bindings& bindings, msl_dispatch dispatch) {
   fake::add("barriers", static_cast<std::int64_t>(report.barriers));
   fake::add("divergent_operations", static_cast<std::int64_t>(report.divergent_operations));
   fake::add("races", static_cast<std::int64_t>(report.races));
-  if (status == MSL_OK) return {};
-  return {code_of(status), report.message};
+  if (status != MSL_OK) return {code_of(status), report.message};
+  // Metal allows it, but our shaders promise full simdgroups, which is what other GPUs need.
+  if (report.divergent_operations > 0) {
+    return {MTLCommandBufferErrorInternal, std::string("a simd operation with lanes missing at ") + report.divergence};
+  }
+  return {};
 }
 
 std::string extent_text(const uint32_t (&extent)[3]) {
