@@ -211,7 +211,7 @@ TEST(a_recording_replays_with_the_step_of_each_command_buffer) {
   }),
            f.buffer, 10);
   for (const std::uint32_t position : {1u, 2u, 3u}) {
-    const auto commands = f.commands("replay", {position, 1});
+    const auto commands = f.commands("replay", {position, 1, 0});
     commands->replay(recording);
     commands->commit();
     commands->wait();
