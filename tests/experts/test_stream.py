@@ -412,6 +412,20 @@ def test_a_prefill_chunk_starts_without_guesses_under_way(make: Callable[..., St
     streaming.assert_nothing_is_held()
 
 
+def test_settling_counts_the_guesses_that_still_run(make: Callable[..., Streaming]) -> None:
+    """Their layer went another way, so that nobody else waits for their reads."""
+    streaming = make(n_slots=8)
+    for read in guess(streaming, 6, 7):
+        read.ticket.started = True
+    streaming.stream.fetch(1, [0, 1])
+    streaming.stream.release_all()
+    counters = streaming.stream.residency.prefetch.counters["next-router"]
+    assert (counters.issued_nbytes, counters.wasted_nbytes) == (2 * RECORD_NBYTES, 0)
+    streaming.stream.settle()
+    assert counters.wasted_nbytes == 2 * RECORD_NBYTES
+    streaming.assert_nothing_is_held()
+
+
 def test_experts_in_memory_are_given_before_the_others_are_read(
     make: Callable[..., Streaming],
 ) -> None:

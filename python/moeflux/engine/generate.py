@@ -169,6 +169,7 @@ class Generation(Iterator[Event]):
         if not stopped:
             rest, stopped = stop.feed(detokenizer.finish())
             text += rest if stopped else rest + stop.finish()
+        self._runtime.settle_guesses(self._decode.account)
         self._note_time()
         yield Event(text, token_id, "stop" if ended or stopped else "length", self.stats)
 

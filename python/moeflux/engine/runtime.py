@@ -103,6 +103,11 @@ class Runtime:
         with self.turn:
             self._ledger.settle()
 
+    def settle_guesses(self, account: Account) -> None:
+        """After the last token of a generation: charge its account with what became of guesses."""
+        with self.turn_of(account):
+            self.experts.settle()
+
     @contextmanager
     def decode_step(self, position: int) -> Iterator[None]:
         """Around the command buffers of a decode step: what experts, routes and captures need."""

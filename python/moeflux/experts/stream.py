@@ -204,6 +204,10 @@ class ExpertStream:
         if self.governor is not None and self._guesses is not None:
             self.governor.record(seconds)
 
+    def settle(self) -> None:
+        """Between tokens no guess is wanted: see how those under way end, so that bytes add up."""
+        self._pending.settle()
+
     def release_oldest(self) -> None:
         """Unpin the experts of the earliest fetch."""
         lease = self._leases.popleft()
