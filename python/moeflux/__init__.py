@@ -8,7 +8,7 @@ from moeflux.capture import Capture, capture, is_capturing, start_capture, stop_
 from moeflux.checkpoint.convert import convert
 from moeflux.checkpoint.verify import verify
 from moeflux.engine.budget import MemoryCapError
-from moeflux.engine.generate import Event
+from moeflux.engine.events import Event, PrefillProgress, TokenLogprobs
 from moeflux.engine.model import Model
 from moeflux.engine.plan import Plan
 from moeflux.engine.receipt import GenerationStats
@@ -50,6 +50,7 @@ __all__ = [
     "MoefluxError",
     "OutOfMemoryError",
     "Plan",
+    "PrefillProgress",
     "Profile",
     "ReadError",
     "Session",
@@ -57,6 +58,7 @@ __all__ = [
     "SessionStateError",
     "Settings",
     "Step",
+    "TokenLogprobs",
     "__version__",
     "capture",
     "convert",

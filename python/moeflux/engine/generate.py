@@ -3,71 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import Literal, TypedDict
 
 from moeflux.engine.account import Account
+from moeflux.engine.events import Event, FinishReason, PrefillProgress, TokenLogprobs
 from moeflux.engine.receipt import GenerationStats, phase_stats, predictor_stats
+from moeflux.engine.request import Request
 from moeflux.engine.routes import RouteRecorder
 from moeflux.engine.runtime import Runtime
-from moeflux.engine.sampler import Sampler, TokenHistory
+from moeflux.engine.sampler import Logits, TokenHistory
 from moeflux.engine.session import Session
 from moeflux.engine.stop import StopMatcher
 from moeflux.experts.timeline import Timeline
 from moeflux.memory import peak_memory
 from moeflux.tokenizer import Tokenizer
-
-
-class SamplingOptions(TypedDict, total=False):
-    """Keyword arguments of `Model.generate` that become SamplingParams."""
-
-    temperature: float
-    top_p: float
-    top_k: int
-    min_p: float
-    repetition_penalty: float
-    presence_penalty: float
-    frequency_penalty: float
-    seed: int | None
-
-
-FinishReason = Literal["stop", "length"]
-
-
-@dataclass(frozen=True)
-class Event:
-    """One generated token; its text may be empty while a character or a stop string is incomplete.
-
-    Only the last event of a generation has `finish_reason` ("stop" or "length") and `stats`.
-    """
-
-    text: str
-    token_id: int
-    finish_reason: FinishReason | None = None
-    stats: GenerationStats | None = None
-
-
-@dataclass(frozen=True)
-class Limits:
-    """A generation ends after `max_tokens`, at an end-of-sequence id, or before a stop string."""
-
-    max_tokens: int
-    eos_token_ids: frozenset[int]
-    stop: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.max_tokens < 1:
-            raise ValueError(f"max_tokens must be at least 1, got {self.max_tokens}")
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to generate, and how tokens are drawn."""
-
-    prompt_ids: Sequence[int]
-    sampler: Sampler
-    limits: Limits
 
 
 @dataclass
@@ -82,7 +32,8 @@ class _Phase:
 class Generation(Iterator[Event]):
     """One run of the decode loop over a session: an iterator of events.
 
-    `stats` says at any time what it has cost so far, also after an interrupt or an error.
+    `advance` does the same in units of work, so that several can share a thread. `stats` says at
+    any time what it has cost so far, also after an interrupt or an error.
     """
 
     def __init__(
@@ -103,21 +54,33 @@ class Generation(Iterator[Event]):
         self._decode = _Phase(Account(timeline, routes))
         self._phase = self._prefill
         self._n_generated = 0
+        self._n_cached = 0
         self._resumed = 0.0
-        self._events = self._run()
+        self._units = self._run()
 
     def __next__(self) -> Event:
+        while (unit := self.advance()) is not None:
+            if isinstance(unit, Event):
+                return unit
+        raise StopIteration
+
+    def advance(self) -> Event | PrefillProgress | None:
+        """Do one unit of work: a prefill chunk, or a decode step with its sampling.
+
+        None once it has ended. Raises what Session.prefill, Session.decode and Sampler.sample
+        raise, and has ended then.
+        """
         self._resumed = time.perf_counter()
         self._session.account = self._phase.account
         try:
-            return next(self._events)
+            return next(self._units, None)
         finally:
             self._note_time()
             self._session.account = None
 
     def close(self) -> None:
         """End it here; the session can be used further."""
-        self._events.close()
+        self._units.close()
 
     @property
     def stats(self) -> GenerationStats:
@@ -131,6 +94,7 @@ class Generation(Iterator[Event]):
         spent = self._decode.account.spent
         return GenerationStats(
             prompt_tokens=len(self._request.prompt_ids),
+            cached_tokens=self._n_cached,
             generated_tokens=self._n_generated,
             prefill=prefill,
             decode=decode,
@@ -143,27 +107,28 @@ class Generation(Iterator[Event]):
             governor=tuple(self._prefill.account.decisions + self._decode.account.decisions),
         )
 
-    def _run(self) -> Generator[Event, None, None]:
+    def _run(self) -> Generator[Event | PrefillProgress, None, None]:
         """Prefill the prompt, then sample and decode until a limit.
 
         The last sampled token is not decoded.
         """
-        prompt_ids, limits = self._request.prompt_ids, self._request.limits
+        request, limits = self._request, self._request.limits
         detokenizer, stop = self._tokenizer.detokenizer(), StopMatcher(limits.stop)
-        logits = self._session.prefill(prompt_ids)
+        logits = yield from self._prefill_prompt()
         self._begin_decode()
-        history = TokenHistory(prompt_ids)
+        history = TokenHistory(request.prompt_ids)
         room = self._session.context_size - self._session.position + 1
         max_tokens = min(limits.max_tokens, room)
         while True:
-            token_id = self._request.sampler.sample(logits, history)
+            token_id = request.sampler.sample(logits, history)
             history.append(token_id)
             self._n_generated += 1
+            logprobs = self._logprobs(logits, token_id)
             ended = token_id in limits.eos_token_ids
             text, stopped = ("", False) if ended else stop.feed(detokenizer.add(token_id))
             if ended or stopped or self._n_generated == max_tokens:
                 break
-            yield Event(text, token_id)
+            yield Event(text, token_id, logprobs=logprobs)
             logits = self._session.decode(token_id)
             self._decode.n_tokens += 1
         if not stopped:
@@ -171,10 +136,27 @@ class Generation(Iterator[Event]):
             text += rest if stopped else rest + stop.finish()
         self._runtime.settle_guesses(self._decode.account)
         self._note_time()
-        yield Event(text, token_id, "stop" if ended or stopped else "length", self.stats)
+        reason: FinishReason = "stop" if ended or stopped else "length"
+        yield Event(text, token_id, reason, self.stats, logprobs, stop.matched)
+
+    def _prefill_prompt(self) -> Generator[PrefillProgress, None, Logits]:
+        """Chunk by chunk; the logits after the last token."""
+        session, prompt_ids = self._session, self._request.prompt_ids
+        size, first = self._runtime.prefill_chunk, 0
+        while True:
+            last = min(first + size - session.position % size, len(prompt_ids))
+            logits = session.prefill(prompt_ids[first:last])
+            self._prefill.n_tokens += last - first
+            yield PrefillProgress(last, self._n_cached, len(prompt_ids))
+            if last == len(prompt_ids):
+                return logits
+            first = last
+
+    def _logprobs(self, logits: Logits, token_id: int) -> TokenLogprobs | None:
+        n_top = self._request.logprobs
+        return None if n_top is None else TokenLogprobs.of(logits, token_id, n_top)
 
     def _begin_decode(self) -> None:
-        self._prefill.n_tokens = len(self._request.prompt_ids)
         self._note_time()
         self._phase = self._decode
         self._session.account = self._decode.account

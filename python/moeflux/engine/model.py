@@ -8,7 +8,7 @@ from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 from typing_extensions import Unpack
 
@@ -24,8 +24,9 @@ from moeflux.engine.budget import (
     memory_needs,
     weight_nbytes_per_token,
 )
-from moeflux.engine.generate import Generation, Limits, Request, SamplingOptions
+from moeflux.engine.generate import Generation
 from moeflux.engine.prefill import Prefill
+from moeflux.engine.request import Limits, Request, RequestOptions, SamplingOptions
 from moeflux.engine.routes import RouteRecorder
 from moeflux.engine.runtime import Runtime
 from moeflux.engine.sampler import Sampler, SamplingParams
@@ -40,6 +41,9 @@ from moeflux.models import load_model
 from moeflux.models.loaded import ModelConfig
 from moeflux.settings import Settings
 from moeflux.tokenizer import Tokenizer
+
+Prompt = str | Sequence[Mapping[str, object]] | Sequence[int]
+"""Text, chat messages, or token ids."""
 
 
 class Model:
@@ -125,46 +129,76 @@ class Model:
         self._states.hold(session, nbytes)
         return session
 
-    def encode_prompt(
-        self, prompt: str | Sequence[Mapping[str, object]], **template: Any
-    ) -> list[int]:
-        """Token ids of a raw prompt, or of messages through the checkpoint's chat template."""
+    def encode_prompt(self, prompt: Prompt, **template: Any) -> list[int]:
+        """Token ids of a raw prompt, or of messages through the checkpoint's chat template.
+
+        Token ids stay as they are.
+        """
         if isinstance(prompt, str):
             return self.tokenizer.encode(prompt, add_bos=True)
-        return self.chat_template.encode(prompt, **template)
+        token_ids = [part for part in prompt if isinstance(part, int)]
+        if token_ids and len(token_ids) == len(prompt):
+            return token_ids
+        messages = cast(Sequence[Mapping[str, object]], prompt)
+        return self.chat_template.encode(messages, **template)
 
     def generate(
         self,
-        prompt: str | Sequence[Mapping[str, object]],
+        prompt: Prompt,
         *,
-        max_tokens: int = 256,
-        stop: Sequence[str] = (),
         session: Session | None = None,
-        template: Mapping[str, Any] | None = None,
         timeline: Timeline | None = None,
         routes: RouteRecorder | None = None,
-        **sampling: Unpack[SamplingOptions],
+        **options: Unpack[RequestOptions],
     ) -> Generation:
-        """Generate text after a raw prompt or a list of chat messages: an iterator of Events.
+        """Generate text after a raw prompt, chat messages or token ids: an iterator of Events.
 
         Without a `session` it gets one with room for prompt and answer, at most `context_size`.
         Its `stats` say what it has cost so far. `timeline` gets the spans of its steps, `routes`
-        the experts that they route to.
+        the experts that they route to. `options` are those of request(). Arguments are checked at
+        the call, as request() and begin() do.
+        """
+        return self.begin(self.request(prompt, **options), session, timeline, routes)
 
-        `sampling`: fields of SamplingParams (temperature, top_p, top_k, min_p, repetition_penalty,
-        presence_penalty, frequency_penalty, seed). `template`: variables of the chat template.
-        Arguments are checked at the call: ValueError for an empty prompt or a bad parameter,
-        ContextOverflowError where prompt and answer do not fit.
+    def request(
+        self,
+        prompt: Prompt,
+        *,
+        max_tokens: int = 256,
+        stop: Sequence[str] = (),
+        template: Mapping[str, Any] | None = None,
+        logprobs: int | None = None,
+        **sampling: Unpack[SamplingOptions],
+    ) -> Request:
+        """What to generate, checked, for begin(): nothing is held and nothing computed yet.
+
+        `logprobs`: each event tells the logarithm of its token's probability, and those of so many
+        of the likeliest. `sampling`: fields of SamplingParams (temperature, top_p, top_k, min_p,
+        repetition_penalty, presence_penalty, frequency_penalty, seed, logit_bias). `template`:
+        variables of the chat template. Raises ValueError for an empty prompt or a bad parameter.
         """
         sampler = Sampler(SamplingParams(**sampling))
-        limits = Limits(max_tokens, self.tokenizer.eos_token_ids, tuple(stop))
+        limits = Limits(max_tokens, self.tokenizer.eos_token_ids, stop)
         prompt_ids = self.encode_prompt(prompt, **(template or {}))
-        if not prompt_ids:
-            raise ValueError("the prompt is empty, at least one token is wanted")
-        wanted = len(prompt_ids) + max_tokens
+        request = Request(prompt_ids, sampler, limits, logprobs)
+        request.check(self._loaded.decoder.vocabulary)
+        return request
+
+    def begin(
+        self,
+        request: Request,
+        session: Session | None = None,
+        timeline: Timeline | None = None,
+        routes: RouteRecorder | None = None,
+    ) -> Generation:
+        """Start a request, once: the sampler goes on with it. The rest as in generate().
+
+        Raises ContextOverflowError for a prompt that does not fit, SessionMemoryError as session().
+        """
+        n_prompt = len(request.prompt_ids)
+        wanted = n_prompt + request.limits.max_tokens
         session = session or self.session(min(wanted, self.context_size))
-        session.check_room(len(prompt_ids))
-        request = Request(prompt_ids, sampler, limits)
+        session.check_room(n_prompt)
         return Generation(session, self._runtime, self.tokenizer, request, timeline, routes)
 
     def _start(self, n_slots: int) -> Runtime:

@@ -138,6 +138,8 @@ class GenerationStats:
     n_slots: int = 0
     n_experts: int = 0
     """Routed experts of all layers together."""
+    cached_tokens: int = 0
+    """Of the prompt, restored from a stored prefix instead of prefilled."""
     weight_nbytes_per_token: int = 0
     """Weights that a decode step touches, those of its experts included."""
     predictors: tuple[PredictorStats, ...] = ()
