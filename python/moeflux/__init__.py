@@ -28,6 +28,7 @@ from moeflux.errors import (
     OutOfMemoryError,
     ReadError,
     SessionStateError,
+    TruncationError,
 )
 from moeflux.profile import Profile, profile
 from moeflux.settings import Settings
@@ -59,6 +60,7 @@ __all__ = [
     "Settings",
     "Step",
     "TokenLogprobs",
+    "TruncationError",
     "__version__",
     "capture",
     "convert",

@@ -199,6 +199,18 @@ class SessionStateError(MoefluxError):
     """The session cannot be used as asked, for example after an error inside a token."""
 
 
+class TruncationError(SessionStateError):
+    """A position between checkpoints of a model with recurrent states: `position`, `nearest`."""
+
+    def __init__(self, position: int, nearest: int) -> None:
+        super().__init__(
+            f"the session cannot be cut at position {position} without prefilling tokens again: "
+            f"the nearest checkpoint below is at position {nearest}"
+        )
+        self.position = position
+        self.nearest = nearest
+
+
 class ChatTemplateError(MoefluxError, ValueError):
     """The checkpoint has no usable chat template, or the template refused the messages."""
 

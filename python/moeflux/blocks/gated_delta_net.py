@@ -73,6 +73,16 @@ class DeltaNetState:
     convolution: Buffer
     recurrent: Buffer
 
+    @property
+    def position_rows(self) -> tuple[Buffer, ...]:
+        """Buffers with a row for each position: none."""
+        return ()
+
+    @property
+    def recurrent_parts(self) -> tuple[Buffer, ...]:
+        """Buffers that every token changes as a whole; all zero before the first."""
+        return self.convolution, self.recurrent
+
 
 @dataclass(frozen=True)
 class GatedDeltaNet:

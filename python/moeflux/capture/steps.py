@@ -51,10 +51,10 @@ class StepCapture:
             return None
         return cls(device, settings, n_layers, drain)
 
-    def begin_pass(self) -> None:
-        """A prompt or a token begins; it has no command buffer yet."""
+    def begin_pass(self, chunk: int = 0) -> None:
+        """A prompt, its rest from `chunk` on, or a token begins; it has no command buffer yet."""
         if self._progress is not None:
-            self._progress.begin_prompt()
+            self._progress.begin_prompt(chunk)
         path, self._one_shot_path = self._one_shot_path, ""
         self._one_shot = OneShotCapture.take(self._device, path)
         if self._one_shot is not None:

@@ -73,9 +73,9 @@ class CaptureWindow:
     def done(self) -> bool:
         return self._state is _State.DONE
 
-    def begin_prompt(self) -> None:
-        """The next chunk is the first one of a prompt."""
-        self._next_chunk = 0
+    def begin_prompt(self, chunk: int = 0) -> None:
+        """The next chunk is number `chunk` of a prompt."""
+        self._next_chunk = chunk
 
     def begin_chunk(self) -> bool:
         """A chunk begins: whether it has the window."""

@@ -31,6 +31,7 @@ from moeflux.engine.routes import RouteRecorder
 from moeflux.engine.runtime import Runtime
 from moeflux.engine.sampler import Sampler, SamplingParams
 from moeflux.engine.session import Session
+from moeflux.engine.state import new_state
 from moeflux.engine.state_budget import StateBudget
 from moeflux.experts.read_mode import ReadMode
 from moeflux.experts.reads import ReadSettings, Verify
@@ -67,9 +68,10 @@ class Model:
         n_slots = self._needs.n_slots(memory)
         self._runtime = self._start(n_slots)
         self._runtime.memory_cap = None if memory is None else parse_size(memory)
-        self._states = StateBudget(
+        self._runtime.states = StateBudget(
             None if memory is None else self._needs.states_nbytes(n_slots, parse_size(memory))
         )
+        self._runtime.context_limit = self.config.max_position_embeddings
         self._runtime.weight_nbytes_per_token = weight_nbytes_per_token(self._loaded)
         self._prefill = Prefill(self._runtime)
         self._close = weakref.finalize(self, self._runtime.close)
@@ -120,14 +122,7 @@ class Model:
         live sessions would not fit under the memory cap.
         """
         size = context_size or self.context_size
-        limit = self.config.max_position_embeddings
-        if not 1 <= size <= limit:
-            raise ValueError(f"context_size must be 1 .. {limit} for this model, got {size}")
-        nbytes = self._loaded.decoder.state_nbytes(size)
-        self._states.check(size, nbytes)
-        session = Session(self._runtime, self._prefill, size, owner=self)
-        self._states.hold(session, nbytes)
-        return session
+        return Session(self._runtime, self._prefill, new_state(self._runtime, size), owner=self)
 
     def encode_prompt(self, prompt: Prompt, **template: Any) -> list[int]:
         """Token ids of a raw prompt, or of messages through the checkpoint's chat template.

@@ -55,6 +55,7 @@ class Prefill:
                     runtime.finish(commands)
                     commands = self._experts(layer, layer.mlp, step)
             runtime.finish(commands)
+        state.add_prompt(token_ids)
 
     def logits(self, first: int, count: int) -> Float32Array:
         """Logits [count, V] after the rows first ..

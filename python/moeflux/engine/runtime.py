@@ -18,6 +18,7 @@ from moeflux.capture.process import CAPTURES
 from moeflux.checkpoint.watch import FileWatch
 from moeflux.engine.account import Account, Ledger, Totals, drive_nbytes
 from moeflux.engine.routes import RouteRecorder
+from moeflux.engine.state_budget import StateBudget
 from moeflux.experts.stream import ExpertStream
 from moeflux.experts.timeline import Timeline
 from moeflux.profile import Profile, current_profile
@@ -52,6 +53,10 @@ class Runtime:
     """Time the device worked, in all."""
     memory_cap: int | None = None
     """Of the process, in bytes, if one was asked for."""
+    states: StateBudget = field(default_factory=lambda: StateBudget(None))
+    """For the states of all sessions."""
+    context_limit: int | None = None
+    """Positions of a session at most, if the model has a limit."""
     weight_nbytes_per_token: int = 0
     """Weights that a decode step touches, those of its experts included."""
     closed: bool = False

@@ -3,48 +3,61 @@
 from __future__ import annotations
 
 import gc
+import threading
 import weakref
+from dataclasses import dataclass
 
 from moeflux.errors import MoefluxError
 from moeflux.memory import format_size
 
 
 class SessionMemoryError(MoefluxError, MemoryError):
-    """The state of one more session does not fit under the memory cap: `wanted`, `free`, `cap`."""
+    """One more state does not fit under the memory cap: `wanted`, `free` and `cap` in bytes."""
 
-    def __init__(self, context_size: int, wanted: int, free: int, cap: int) -> None:
+    def __init__(self, what: str, wanted: int, free: int, cap: int) -> None:
+        """`what`: the session, fork or checkpoint that was asked for."""
         super().__init__(
-            f"a session of {context_size} positions needs {format_size(wanted)} of state, "
+            f"{what} needs {format_size(wanted)} of state, "
             f"{format_size(free)} of {format_size(cap)} are free under the memory cap: drop other "
-            "sessions, ask for fewer positions (context_size) or load with more memory"
+            "sessions or checkpoints, ask for fewer positions (context_size) or load with more "
+            "memory"
         )
         self.wanted = wanted
         self.free = free
         self.cap = cap
 
 
+@dataclass(frozen=True, eq=False)
+class Reservation:
+    """Bytes of a budget, given back once nothing refers to it any more."""
+
+    nbytes: int
+
+
 class StateBudget:
-    """Bytes for the states of sessions; each gives its own back when it is gone."""
+    """Bytes for the states of sessions, their forks and their checkpoints."""
 
     def __init__(self, nbytes: int | None) -> None:
         """None: there is no cap."""
         self._nbytes = nbytes
         self._used = 0
+        # Reentrant: the collector may give back bytes in the middle of a reservation.
+        self._lock = threading.RLock()
 
-    def check(self, context_size: int, nbytes: int) -> None:
-        """Raises SessionMemoryError unless a state of `nbytes` fits beside those that live."""
-        if self._nbytes is None:
-            return
-        if self._used + nbytes > self._nbytes:
-            gc.collect()  # a traceback may hold a session that nobody can reach any more
-        free = self._nbytes - self._used
-        if nbytes > free:
-            raise SessionMemoryError(context_size, nbytes, free, self._nbytes)
-
-    def hold(self, owner: object, nbytes: int) -> None:
-        """Count `nbytes` as long as `owner` lives."""
-        self._used += nbytes
-        weakref.finalize(owner, self._release, nbytes).atexit = False
+    def reserve(self, what: str, nbytes: int) -> Reservation:
+        """Raises SessionMemoryError, which names `what`, unless it fits beside those that live."""
+        with self._lock:
+            if self._nbytes is not None:
+                if self._used + nbytes > self._nbytes:
+                    gc.collect()  # a traceback may hold a session that nobody can reach any more
+                free = self._nbytes - self._used
+                if nbytes > free:
+                    raise SessionMemoryError(what, nbytes, free, self._nbytes)
+            self._used += nbytes
+        reservation = Reservation(nbytes)
+        weakref.finalize(reservation, self._release, nbytes).atexit = False
+        return reservation
 
     def _release(self, nbytes: int) -> None:
-        self._used -= nbytes
+        with self._lock:
+            self._used -= nbytes

@@ -105,6 +105,16 @@ class KeyValueCache:
     v: Buffer
     context: int
 
+    @property
+    def position_rows(self) -> tuple[Buffer, ...]:
+        """Buffers of `context` equal rows; a token writes its position's and no other."""
+        return self.k, self.v
+
+    @property
+    def recurrent_parts(self) -> tuple[Buffer, ...]:
+        """Buffers that every token changes as a whole: none."""
+        return ()
+
 
 @dataclass(frozen=True)
 class AttentionShape:
