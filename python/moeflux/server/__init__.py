@@ -1,0 +1,1 @@
+"""Serves one model to several users at a time."""
