@@ -215,5 +215,9 @@ class ChatTemplateError(MoefluxError, ValueError):
     """The checkpoint has no usable chat template, or the template refused the messages."""
 
 
+class ConstraintError(MoefluxError, ValueError):
+    """A constraint on generated text is wrong, cannot be enforced, or was broken."""
+
+
 class LogitsError(MoefluxError, ArithmeticError):
     """Logits that no token can be drawn from: not a vector, NaN, infinite, or all excluded."""

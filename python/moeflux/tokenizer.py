@@ -120,10 +120,14 @@ class Tokenizer:
         detokenizer = self.detokenizer(skip_special=skip_special)
         return "".join(map(detokenizer.add, token_ids)) + detokenizer.finish()
 
-    def detokenizer(self, *, skip_special: bool = True) -> Detokenizer:
-        """Start to decode a sequence of tokens one by one; skip_special as in decode."""
+    def detokenizer(self, *, skip_special: bool = True, exact: bool = False) -> Detokenizer:
+        """Start to decode a sequence of tokens one by one; skip_special as in decode.
+
+        exact: keep a space that begins the text also where the tokenizer drops it.
+        """
         left_out = self._special_ids if skip_special else frozenset()
-        return Detokenizer(self.token_bytes, left_out, drop_space=self._drops_first_space)
+        drop_space = self._drops_first_space and not exact
+        return Detokenizer(self.token_bytes, left_out, drop_space=drop_space)
 
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes that a token stands for: of an added token, its spelling.

@@ -255,6 +255,47 @@ def test_token_beyond_the_vocabulary_is_refused(
         Sampler(params).sample(np.zeros(4, np.float32), history)
 
 
+# ---- constraints ----
+
+ALLOWED = st.lists(st.booleans(), min_size=40, max_size=40)
+
+
+@given(LOGITS, ALLOWED, st.floats(0, 2), st.integers(0, 5))
+def test_tokens_that_are_not_allowed_are_as_if_they_were_not_there(
+    logits: Logits, chosen: list[bool], temperature: float, top_k: int
+) -> None:
+    allowed = np.array(chosen[: len(logits)])
+    allowed[0] = True
+    token_ids = np.flatnonzero(allowed)
+    sampler = Sampler(SamplingParams(temperature=temperature, top_k=top_k, top_p=0.9, min_p=0.01))
+    found = sampler.probabilities(logits, TokenHistory(), allowed)
+    of_the_rest = sampler.probabilities(logits[allowed], TokenHistory())
+    assert found == {int(token_ids[index]): share for index, share in of_the_rest.items()}
+    assert sampler.sample(logits, TokenHistory(), allowed) in found
+
+
+def test_allowing_every_token_changes_no_draw() -> None:
+    logits = np.random.default_rng(0).standard_normal((50, 100)).astype(np.float32)
+    free, bound = (Sampler(SamplingParams(temperature=1, top_p=0.9, seed=2)) for _ in range(2))
+    every = np.ones(100, np.bool_)
+    for row in logits:
+        expected = free.sample(row, TokenHistory())
+        assert bound.sample(row, TokenHistory(), every) == expected
+
+
+@pytest.mark.parametrize("temperature", [0, 1])
+def test_where_no_token_is_allowed_it_is_refused(temperature: float) -> None:
+    sampler = Sampler(SamplingParams(temperature=temperature))
+    with pytest.raises(LogitsError, match="none of 3 tokens is allowed"):
+        sampler.sample(np.zeros(3, np.float32), TokenHistory(), np.zeros(3, np.bool_))
+
+
+def test_logits_of_tokens_that_are_not_allowed_have_to_be_finite_too() -> None:
+    logits = np.array([0.0, math.nan], np.float32)
+    with pytest.raises(LogitsError, match="1 of 2 logits are not finite"):
+        Sampler(SamplingParams()).sample(logits, TokenHistory(), np.array([True, False]))
+
+
 # ---- refusals ----
 
 

@@ -7,12 +7,13 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
 from moeflux.engine.account import Account
-from moeflux.engine.events import Event, FinishReason, PrefillProgress, TokenLogprobs
+from moeflux.engine.choice import TokenChoice
+from moeflux.engine.events import Event, FinishReason, PrefillProgress
 from moeflux.engine.receipt import GenerationStats, phase_stats, predictor_stats
 from moeflux.engine.request import Request
 from moeflux.engine.routes import RouteRecorder
 from moeflux.engine.runtime import Runtime
-from moeflux.engine.sampler import Logits, TokenHistory
+from moeflux.engine.sampler import Logits
 from moeflux.engine.session import Session
 from moeflux.engine.stop import StopMatcher
 from moeflux.experts.timeline import Timeline
@@ -113,20 +114,20 @@ class Generation(Iterator[Event]):
         The last sampled token is not decoded.
         """
         request, limits = self._request, self._request.limits
-        detokenizer, stop = self._tokenizer.detokenizer(), StopMatcher(limits.stop)
+        # What a grammar asks for is to the byte.
+        detokenizer = self._tokenizer.detokenizer(exact=request.constraint is not None)
+        stop = StopMatcher(limits.stop)
         logits = yield from self._prefill_prompt()
         self._begin_decode()
-        history = TokenHistory(request.prompt_ids)
+        choice = TokenChoice(request)
         room = self._session.context_size - self._session.position + 1
         max_tokens = min(limits.max_tokens, room)
         while True:
-            token_id = request.sampler.sample(logits, history)
-            history.append(token_id)
+            token_id = choice.choose(logits)
             self._n_generated += 1
-            logprobs = self._logprobs(logits, token_id)
-            ended = token_id in limits.eos_token_ids
-            text, stopped = ("", False) if ended else stop.feed(detokenizer.add(token_id))
-            if ended or stopped or self._n_generated == max_tokens:
+            logprobs = choice.logprobs(logits, token_id)
+            text, stopped = ("", False) if choice.is_eos else stop.feed(detokenizer.add(token_id))
+            if choice.ended or stopped or self._n_generated == max_tokens:
                 break
             yield Event(text, token_id, logprobs=logprobs)
             logits = self._session.decode(token_id)
@@ -136,7 +137,7 @@ class Generation(Iterator[Event]):
             text += rest if stopped else rest + stop.finish()
         self._runtime.settle_guesses(self._decode.account)
         self._note_time()
-        reason: FinishReason = "stop" if ended or stopped else "length"
+        reason: FinishReason = "stop" if choice.ended or stopped else "length"
         yield Event(text, token_id, reason, self.stats, logprobs, stop.matched)
 
     def _prefill_prompt(self) -> Generator[PrefillProgress, None, Logits]:
@@ -151,10 +152,6 @@ class Generation(Iterator[Event]):
             if last == len(prompt_ids):
                 return logits
             first = last
-
-    def _logprobs(self, logits: Logits, token_id: int) -> TokenLogprobs | None:
-        n_top = self._request.logprobs
-        return None if n_top is None else TokenLogprobs.of(logits, token_id, n_top)
 
     def _begin_decode(self) -> None:
         self._note_time()

@@ -24,6 +24,7 @@ from moeflux.engine.budget import (
     memory_needs,
     weight_nbytes_per_token,
 )
+from moeflux.engine.constraint import Constraint
 from moeflux.engine.generate import Generation
 from moeflux.engine.prefill import Prefill
 from moeflux.engine.request import Limits, Request, RequestOptions, SamplingOptions
@@ -163,19 +164,21 @@ class Model:
         stop: Sequence[str] = (),
         template: Mapping[str, Any] | None = None,
         logprobs: int | None = None,
+        constraint: Constraint | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> Request:
         """What to generate, checked, for begin(): nothing is held and nothing computed yet.
 
         `logprobs`: each event tells the logarithm of its token's probability, and those of so many
-        of the likeliest. `sampling`: fields of SamplingParams (temperature, top_p, top_k, min_p,
+        of the likeliest. `constraint`: what the text has to be, see moeflux.engine.guidance.
+        `sampling`: fields of SamplingParams (temperature, top_p, top_k, min_p,
         repetition_penalty, presence_penalty, frequency_penalty, seed, logit_bias). `template`:
         variables of the chat template. Raises ValueError for an empty prompt or a bad parameter.
         """
         sampler = Sampler(SamplingParams(**sampling))
         limits = Limits(max_tokens, self.tokenizer.eos_token_ids, stop)
         prompt_ids = self.encode_prompt(prompt, **(template or {}))
-        request = Request(prompt_ids, sampler, limits, logprobs)
+        request = Request(prompt_ids, sampler, limits, logprobs, constraint)
         request.check(self._loaded.decoder.vocabulary)
         return request
 

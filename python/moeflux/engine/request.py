@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
+from moeflux.engine.constraint import Constraint
 from moeflux.engine.sampler import Sampler
 from moeflux.engine.stop import StopMatcher
 
@@ -31,6 +32,7 @@ class RequestOptions(SamplingOptions, total=False):
     stop: Sequence[str]
     template: Mapping[str, Any] | None
     logprobs: int | None
+    constraint: Constraint | None
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ class Request:
     limits: Limits
     logprobs: int | None = None
     """How many of the likeliest tokens each event tells; None: no logarithms at all."""
+    constraint: Constraint | None = None
+    """What the text has to be."""
 
     def check(self, vocabulary: int) -> None:
         """Raises ValueError for an empty prompt, and for what a vocabulary does not have."""

@@ -1,8 +1,9 @@
 """Choosing a token from logits. Knows no model and no text.
 
-Order: logit_bias, repetition penalty, presence and frequency penalty, temperature, top_k, top_p,
-min_p; each filter works on what the one before left, renormalised. Logits stay float32 up to the
-temperature, probabilities are float64. A token costs one random number, none at temperature 0.
+Order: logit_bias, repetition penalty, presence and frequency penalty, what a constraint allows,
+temperature, top_k, top_p, min_p; each filter works on what the one before left, renormalised.
+Logits stay float32 up to the temperature, probabilities are float64. A token costs one random
+number, none at temperature 0.
 """
 
 from __future__ import annotations
@@ -98,28 +99,47 @@ class Sampler:
         """The seed in use."""
         self._random = np.random.Generator(np.random.PCG64(self.seed))
 
-    def sample(self, logits: Logits, history: TokenHistory) -> int:
+    def sample(
+        self, logits: Logits, history: TokenHistory, allowed: NDArray[np.bool_] | None = None
+    ) -> int:
         """Choose the token that follows, from logits [V], left as they are.
 
-        Raises LogitsError for logits that are not finite, ValueError for ids beyond V in
-        logit_bias or history.
+        allowed: the tokens to choose from, [V]; None means all.
+        Raises LogitsError for logits that are not finite and where no token is allowed, ValueError
+        for ids beyond V in logit_bias or history.
         """
-        logits = self._penalised(_finite(logits), history)
+        token_ids, logits = self._candidates(logits, history, allowed)
         if self.params.temperature == 0:
-            return int(logits.argmax())
-        token_ids, probabilities = self._distribution(logits)
+            return int(token_ids[logits.argmax()])
+        kept, probabilities = self._distribution(logits)
+        token_ids = token_ids[kept]
         cumulative = probabilities.cumsum()
         drawn = cumulative.searchsorted(self._random.random() * cumulative[-1], side="right")
         # Rounding may carry the draw to the very end, past the last token.
         return int(token_ids[min(drawn, len(token_ids) - 1)])
 
-    def probabilities(self, logits: Logits, history: TokenHistory) -> dict[int, float]:
+    def probabilities(
+        self, logits: Logits, history: TokenHistory, allowed: NDArray[np.bool_] | None = None
+    ) -> dict[int, float]:
         """The distribution that sample draws from: id to probability, without those left out."""
-        logits = self._penalised(_finite(logits), history)
+        token_ids, logits = self._candidates(logits, history, allowed)
         if self.params.temperature == 0:
-            return {int(logits.argmax()): 1.0}
-        token_ids, weights = self._distribution(logits)
-        return dict(zip(token_ids.tolist(), (weights / weights.sum()).tolist(), strict=True))
+            return {int(token_ids[logits.argmax()]): 1.0}
+        kept, weights = self._distribution(logits)
+        shares = (weights / weights.sum()).tolist()
+        return dict(zip(token_ids[kept].tolist(), shares, strict=True))
+
+    def _candidates(
+        self, logits: Logits, history: TokenHistory, allowed: NDArray[np.bool_] | None
+    ) -> tuple[NDArray[np.int64], Logits]:
+        """Ids to choose from, ascending, and their logits after bias and penalties."""
+        logits = self._penalised(_finite(logits), history)
+        if allowed is None:
+            return np.arange(len(logits)), logits
+        token_ids = np.flatnonzero(allowed)
+        if not len(token_ids):
+            raise LogitsError(f"none of {len(logits)} tokens is allowed by the constraint")
+        return token_ids, logits[token_ids]
 
     def _penalised(self, logits: Logits, history: TokenHistory) -> Logits:
         params = self.params
@@ -143,7 +163,7 @@ class Sampler:
         return _finite(logits)
 
     def _distribution(self, logits: Logits) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Ids that the filters leave and their weights: probabilities up to one factor."""
+        """Indices that the filters leave and their weights: probabilities up to one factor."""
         params = self.params
         token_ids = np.arange(len(logits))
         if 0 < params.top_k < len(logits):

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from moeflux.engine.constraint import Constraint
 from moeflux.engine.events import Event, PrefillProgress
 from moeflux.engine.model import Model
 from moeflux.engine.receipt import GenerationStats
@@ -25,6 +26,7 @@ class GenerationRequest:
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
     stop: Sequence[str] = ()
     logprobs: int | None = None
+    constraint: Constraint | None = None
 
     def checked(self, model: Model) -> Request:
         """What to begin on the model.
@@ -41,6 +43,7 @@ class GenerationRequest:
             max_tokens=self.max_tokens,
             stop=self.stop,
             logprobs=self.logprobs,
+            constraint=self.constraint,
             **self.sampling,
         )
 
