@@ -31,6 +31,7 @@ LAYERS = {
     "models": 6,
     "engine": 7,
     "doctor": 8,
+    "evaluation": 8,
     "cli": 9,
     "server": 9,
 }

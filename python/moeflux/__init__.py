@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from moeflux._core import Step, __version__
-from moeflux.api import devices, inspect, load, plan
+from moeflux.api import benchmark, devices, inspect, load, plan
 from moeflux.capture import Capture, capture, is_capturing, start_capture, stop_capture
 from moeflux.checkpoint.convert import convert
 from moeflux.checkpoint.verify import verify
@@ -31,11 +31,21 @@ from moeflux.errors import (
     SessionStateError,
     TruncationError,
 )
+from moeflux.evaluation import (
+    Benchmark,
+    DifferentVocabularyError,
+    Divergence,
+    Perplexity,
+    SpeedWorkload,
+    divergence,
+    perplexity,
+)
 from moeflux.profile import Profile, profile
 from moeflux.settings import Settings
 
 __all__ = [
     "AlreadyCapturingError",
+    "Benchmark",
     "Capture",
     "CaptureError",
     "CaptureUnsupportedError",
@@ -45,6 +55,8 @@ __all__ = [
     "ConstraintError",
     "ContextOverflowError",
     "DeviceError",
+    "DifferentVocabularyError",
+    "Divergence",
     "Event",
     "ExpertReadError",
     "GenerationStats",
@@ -52,6 +64,7 @@ __all__ = [
     "Model",
     "MoefluxError",
     "OutOfMemoryError",
+    "Perplexity",
     "Plan",
     "PrefillProgress",
     "Profile",
@@ -60,16 +73,20 @@ __all__ = [
     "SessionMemoryError",
     "SessionStateError",
     "Settings",
+    "SpeedWorkload",
     "Step",
     "TokenLogprobs",
     "TruncationError",
     "__version__",
+    "benchmark",
     "capture",
     "convert",
     "devices",
+    "divergence",
     "inspect",
     "is_capturing",
     "load",
+    "perplexity",
     "plan",
     "profile",
     "start_capture",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -11,6 +12,8 @@ from moeflux.engine.inspection import ModelInfo, inspect_checkpoint
 from moeflux.engine.model import Model
 from moeflux.engine.plan import Plan, plan_checkpoint
 from moeflux.errors import DeviceError
+from moeflux.evaluation import Benchmark, ModelSource, SpeedWorkload
+from moeflux.evaluation.speed import measure_speed
 from moeflux.hub import resolve
 from moeflux.settings import Settings
 
@@ -61,6 +64,24 @@ def plan(
     """
     folder = resolve(str(path_or_hub_id))
     return plan_checkpoint(folder, device, memory, settings, None if trace is None else Path(trace))
+
+
+def benchmark(
+    path_or_hub_id: str | PathLike[str],
+    device: str = "auto",
+    memory: int | str | None = None,
+    settings: Settings | None = None,
+    workload: SpeedWorkload | None = None,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> Benchmark:
+    """Measure how fast a model prefills and decodes here, and what it finds in the page cache.
+
+    `progress` is told of repetitions that are done, and of how many. Raises as load does,
+    ValueError where the workload exceeds the model's context, and ReadError.
+    """
+    source = ModelSource(resolve(str(path_or_hub_id)), device, memory, settings)
+    return measure_speed(source, workload or SpeedWorkload(), progress)
 
 
 def devices() -> list[DeviceInfo]:

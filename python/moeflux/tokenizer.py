@@ -93,6 +93,11 @@ class Tokenizer:
         except CheckpointError as error:
             raise CheckpointError(f"{files.path}: {error}") from error
 
+    def vocabulary(self) -> dict[str, int]:
+        """Every token's name, as the tokenizer writes it, and its id."""
+        names: dict[str, int] = self._backend.get_vocab(with_added_tokens=True)
+        return names
+
     def encode(self, text: str, *, allow_special: bool = False, add_bos: bool = False) -> list[int]:
         """Token ids of `text`.
 

@@ -9,9 +9,11 @@ from typing import Annotated
 import typer
 
 import moeflux
+from moeflux.cli.bench import bench
 from moeflux.cli.convert import convert, verify
 from moeflux.cli.devices import devices
 from moeflux.cli.doctor import doctor
+from moeflux.cli.evaluate import commands as evaluation_commands
 from moeflux.cli.exit_code import ExitCode
 from moeflux.cli.info import info
 from moeflux.cli.plan import plan
@@ -30,6 +32,8 @@ app = typer.Typer(
 app.command()(run)
 app.command()(info)
 app.command()(plan)
+app.command()(bench)
+app.add_typer(evaluation_commands, name="eval")
 app.add_typer(trace_commands, name="trace")
 app.command()(convert)
 app.command()(verify)
