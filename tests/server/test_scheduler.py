@@ -238,7 +238,7 @@ def test_an_unexpected_error_is_logged_with_its_trace(
 def memory_for_sessions(model: moeflux.Model, n_tokens: int, n_sessions: int) -> None:
     """Leaves room for so many sessions of a size."""
     nbytes = model._loaded.decoder.state_nbytes(n_tokens)
-    model._states._nbytes = n_sessions * nbytes
+    model.runtime.states._nbytes = n_sessions * nbytes
 
 
 def test_a_job_waits_until_its_session_fits(served: moeflux.Model) -> None:
@@ -285,7 +285,7 @@ def test_an_error_that_is_kept_keeps_no_session(
         request = GenerationRequest(PROMPTS[0], max_tokens=10)
         (error,) = results([scheduler.submit(request)])
         assert isinstance(error, moeflux.ReadError)
-        assert served._states._used == 0
+        assert served.runtime.states._used == 0
         monkeypatch.setattr(served.runtime.experts, "fetch", fetch)
         assert len(tokens(results([scheduler.submit(request)])[0])) == 10
 
