@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import re
 import subprocess
 import sys
-import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,9 +14,8 @@ import pytest
 from numpy.typing import NDArray
 
 import moeflux
-from moeflux.engine import guidance
 from moeflux.engine.constraint import Constraint, ConstraintRun
-from moeflux.engine.guidance import grammar_constraint, json_schema_constraint, regex_constraint
+from moeflux.engine.guidance import Guidance
 from moeflux.tokenizer import Tokenizer
 
 PROMPT = "def main():"
@@ -88,7 +85,7 @@ SCHEMAS: dict[str, tuple[Any, Callable[[Any], bool]]] = {
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_finished_json_is_of_the_schema(demo: moeflux.Model, name: str) -> None:
     schema, is_right = SCHEMAS[name]
-    for text, last in texts(demo, json_schema_constraint(demo.tokenizer, schema)):
+    for text, last in texts(demo, demo.guidance.json_schema(schema)):
         assert last.finish_reason == "stop", text
         assert is_right(json.loads(text)), text
 
@@ -97,7 +94,7 @@ def test_finished_json_is_of_the_schema(demo: moeflux.Model, name: str) -> None:
 def test_json_of_any_kind_parses_where_it_has_ended(
     demo: moeflux.Model, schema: dict[str, str]
 ) -> None:
-    constraint = json_schema_constraint(demo.tokenizer, schema)
+    constraint = demo.guidance.json_schema(schema)
     reasons = []
     for text, last in texts(demo, constraint):
         reasons.append(last.finish_reason)
@@ -118,7 +115,7 @@ def test_json_of_any_kind_parses_where_it_has_ended(
     ],
 )
 def test_finished_text_matches_the_regular_expression(demo: moeflux.Model, pattern: str) -> None:
-    for text, last in texts(demo, regex_constraint(demo.tokenizer, pattern), max_tokens=120):
+    for text, last in texts(demo, demo.guidance.regex(pattern), max_tokens=120):
         if last.finish_reason == "stop":
             assert re.fullmatch(pattern, text), text
         else:
@@ -129,7 +126,7 @@ def test_finished_text_is_of_the_grammar(demo: moeflux.Model) -> None:
     """Balanced brackets, which no regular expression can ask for."""
     lark = 'start: "[" start? "]" | "(" start ")" start?'
     closing = {token_id: 8.0 for text in "])" for token_id in demo.tokenizer.encode(text)}
-    constraint, n_ended = grammar_constraint(demo.tokenizer, lark), 0
+    constraint, n_ended = demo.guidance.grammar(lark), 0
     for text, last in texts(demo, constraint, logit_bias=closing):
         depth = 0
         for character in text:
@@ -146,13 +143,13 @@ def test_finished_text_is_of_the_grammar(demo: moeflux.Model) -> None:
 
 
 def test_cut_by_max_tokens_it_says_length(demo: moeflux.Model) -> None:
-    for text, last in texts(demo, regex_constraint(demo.tokenizer, "[ab]{400}"), max_tokens=7):
+    for text, last in texts(demo, demo.guidance.regex("[ab]{400}"), max_tokens=7):
         assert last.finish_reason == "length"
         assert re.fullmatch("[ab]{7,399}", text)
 
 
 def test_it_stops_with_the_token_after_which_nothing_may_follow(hybrid: moeflux.Model) -> None:
-    constraint = regex_constraint(hybrid.tokenizer, "abc")
+    constraint = hybrid.guidance.regex("abc")
     *others, last = hybrid.generate(PROMPT, constraint=constraint)
     assert [event.text for event in (*others, last)] == ["a", "b", "c"]
     assert last.finish_reason == "stop"
@@ -160,21 +157,21 @@ def test_it_stops_with_the_token_after_which_nothing_may_follow(hybrid: moeflux.
 
 
 def test_the_last_token_of_both_is_a_stop(hybrid: moeflux.Model) -> None:
-    constraint = regex_constraint(hybrid.tokenizer, "abc")
+    constraint = hybrid.guidance.regex("abc")
     *_, last = hybrid.generate(PROMPT, constraint=constraint, max_tokens=3)
     assert last.finish_reason == "stop"
 
 
 def test_the_end_of_sequence_is_allowed_only_where_the_text_may_end(hybrid: moeflux.Model) -> None:
     (eos,) = hybrid.tokenizer.eos_token_ids
-    constraint = regex_constraint(hybrid.tokenizer, "ab+")
+    constraint = hybrid.guidance.regex("ab+")
     *others, last = hybrid.generate(PROMPT, constraint=constraint, logit_bias={eos: 1000.0})
     assert "".join(event.text for event in others) == "ab"
     assert (last.text, last.token_id, last.finish_reason) == ("", eos, "stop")
 
 
 def test_a_stop_string_ends_it_before_its_end(hybrid: moeflux.Model) -> None:
-    constraint = regex_constraint(hybrid.tokenizer, "abcdef")
+    constraint = hybrid.guidance.regex("abcdef")
     *others, last = hybrid.generate(PROMPT, constraint=constraint, stop=["d"])
     assert "".join(event.text for event in (*others, last)) == "abc"
     assert last.stop_text == "d"
@@ -186,7 +183,7 @@ def test_a_stop_string_ends_it_before_its_end(hybrid: moeflux.Model) -> None:
 def test_control_tokens_spell_no_text(demo: moeflux.Model) -> None:
     tokens = demo.tokenizer.control_tokens
     bias = dict.fromkeys(tokens.values(), 1000.0)
-    constraint = regex_constraint(demo.tokenizer, r"[<>|a-z_\x00-\x7f]{12,40}")
+    constraint = demo.guidance.regex(r"[<>|a-z_\x00-\x7f]{12,40}")
     for event in demo.generate(PROMPT, constraint=constraint, logit_bias=bias, max_tokens=6):
         assert event.token_id not in set(tokens.values()) - demo.tokenizer.eos_token_ids
 
@@ -194,7 +191,7 @@ def test_control_tokens_spell_no_text(demo: moeflux.Model) -> None:
 def test_ids_without_a_token_are_never_chosen(hybrid: moeflux.Model) -> None:
     padded = hybrid.config.vocab_size - 1
     assert hybrid.tokenizer.token_bytes(padded) == b""
-    constraint = regex_constraint(hybrid.tokenizer, "[a-z]{5}")
+    constraint = hybrid.guidance.regex("[a-z]{5}")
     events = hybrid.generate(PROMPT, constraint=constraint, logit_bias={padded: 1000.0})
     assert all(event.token_id != padded for event in events)
 
@@ -233,14 +230,14 @@ def test_where_nothing_is_allowed_it_is_an_error(hybrid: moeflux.Model) -> None:
 
 
 def test_generations_under_one_constraint_do_not_disturb_each_other(hybrid: moeflux.Model) -> None:
-    constraint = regex_constraint(hybrid.tokenizer, "abcd")
+    constraint = hybrid.guidance.regex("abcd")
     generations = [hybrid.generate(PROMPT, constraint=constraint) for _ in range(2)]
     pieces = [[next(generation).text for generation in generations] for _ in range(4)]
     assert pieces == [["a", "a"], ["b", "b"], ["c", "c"], ["d", "d"]]
 
 
 def test_a_token_that_is_not_allowed_is_an_error(hybrid: moeflux.Model) -> None:
-    run = regex_constraint(hybrid.tokenizer, "abc").start()
+    run = hybrid.guidance.regex("abc").start()
     with pytest.raises(moeflux.ConstraintError, match="regular expression 'abc'"):
         run.accept(hybrid.tokenizer.encode("b")[0])
 
@@ -251,28 +248,28 @@ def test_a_token_that_is_not_allowed_is_an_error(hybrid: moeflux.Model) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda t: json_schema_constraint(t, {"type": "objekt"}), "JSON schema: .*objekt"),
-        (lambda t: json_schema_constraint(t, {"not": {}}), "JSON schema: .*not"),
+        (lambda guidance: guidance.json_schema({"type": "objekt"}), "JSON schema: .*objekt"),
+        (lambda guidance: guidance.json_schema({"not": {}}), "JSON schema: .*not"),
         (
-            lambda t: json_schema_constraint(t, {"not": {}, "x-guidance": {"lenient": True}}),
+            lambda guidance: guidance.json_schema({"not": {}, "x-guidance": {"lenient": True}}),
             "JSON schema: .*not",
         ),
-        (lambda t: json_schema_constraint(t, [1]), r"JSON schema: wanted an object, got \[1\]"),
-        (lambda t: json_schema_constraint(t, {"type": {1}}), "JSON schema: wanted JSON"),
-        (lambda t: json_schema_constraint(t, {"const": float("nan")}), "wanted JSON"),
-        (lambda t: json_schema_constraint(t, {"pattern": "(a"}), "JSON schema: .*regex"),
-        (lambda t: regex_constraint(t, "(a"), r"regular expression '\(a': .*unclosed group"),
-        (lambda t: regex_constraint(t, "(?=a)b"), "look-around"),
-        (lambda t: regex_constraint(t, ""), "wanted a pattern, got an empty one"),
-        (lambda t: grammar_constraint(t, "start: foo"), 'grammar: .*unknown name: "foo"'),
-        (lambda t: grammar_constraint(t, ""), "grammar: Empty grammar"),
+        (lambda guidance: guidance.json_schema([1]), r"JSON schema: wanted an object, got \[1\]"),
+        (lambda guidance: guidance.json_schema({"type": {1}}), "JSON schema: wanted JSON"),
+        (lambda guidance: guidance.json_schema({"const": float("nan")}), "wanted JSON"),
+        (lambda guidance: guidance.json_schema({"pattern": "(a"}), "JSON schema: .*regex"),
+        (lambda guidance: guidance.regex("(a"), r"regular expression '\(a': .*unclosed group"),
+        (lambda guidance: guidance.regex("(?=a)b"), "look-around"),
+        (lambda guidance: guidance.regex(""), "wanted a pattern, got an empty one"),
+        (lambda guidance: guidance.grammar("start: foo"), 'grammar: .*unknown name: "foo"'),
+        (lambda guidance: guidance.grammar(""), "grammar: Empty grammar"),
     ],
 )
 def test_what_is_no_constraint_is_refused(
-    demo: moeflux.Model, make: Callable[[Tokenizer], object], message: str
+    demo: moeflux.Model, make: Callable[[Guidance], object], message: str
 ) -> None:
     with pytest.raises(moeflux.ConstraintError, match=f"(?s){message}") as caught:
-        make(demo.tokenizer)
+        make(demo.guidance)
     assert isinstance(caught.value, ValueError)
 
 
@@ -280,24 +277,17 @@ def test_what_is_no_constraint_is_refused(
 
 
 def test_a_vocabulary_is_prepared_once(
-    demo: moeflux.Model, monkeypatch: pytest.MonkeyPatch
+    hybrid: moeflux.Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tokenizer, n_made, make = Tokenizer.from_folder(demo.path), [], guidance.LLTokenizer
+    asked, token_bytes = [], Tokenizer.token_bytes
     monkeypatch.setattr(
-        guidance, "LLTokenizer", lambda *args, **named: n_made.append(1) or make(*args, **named)
+        Tokenizer,
+        "token_bytes",
+        lambda tokenizer, token_id: asked.append(token_id) or token_bytes(tokenizer, token_id),
     )
     for pattern in ("a", "b", "c"):
-        regex_constraint(tokenizer, pattern)
-    assert len(n_made) == 1
-
-
-def test_a_prepared_vocabulary_goes_with_its_tokenizer(demo: moeflux.Model) -> None:
-    tokenizer = Tokenizer.from_folder(demo.path)
-    regex_constraint(tokenizer, "a")
-    gone = weakref.ref(tokenizer)
-    del tokenizer
-    gc.collect()
-    assert gone() is None
+        hybrid.guidance.regex(pattern)
+    assert asked == list(range(hybrid.tokenizer.vocab_size))
 
 
 def test_a_tokenizer_without_an_end_of_sequence_ends_with_the_grammar(
@@ -305,7 +295,7 @@ def test_a_tokenizer_without_an_end_of_sequence_ends_with_the_grammar(
 ) -> None:
     tokenizer = hybrid.tokenizer
     tokenizer.eos_token_ids = frozenset()  # type: ignore[misc]
-    *others, last = hybrid.generate(PROMPT, constraint=regex_constraint(tokenizer, "ab{1,2}"))
+    *others, last = hybrid.generate(PROMPT, constraint=Guidance(tokenizer).regex("ab{1,2}"))
     assert "".join(event.text for event in (*others, last)) == "abb"
     assert last.finish_reason == "stop"
 

@@ -8,7 +8,6 @@ import pytest
 from tokenizer_folders import sentencepiece, write_folder
 
 import moeflux
-from moeflux.engine.guidance import regex_constraint
 from moeflux.tokenizer import Tokenizer
 
 
@@ -18,6 +17,6 @@ def test_a_space_that_begins_the_text_is_kept(
 ) -> None:
     folder = write_folder(tmp_path, sentencepiece(), config={"eos_token": "</s>"})
     hybrid.tokenizer = Tokenizer.from_folder(folder)  # type: ignore[misc]
-    constraint = regex_constraint(hybrid.tokenizer, pattern)
+    constraint = hybrid.guidance.regex(pattern)
     events = hybrid.generate("a", constraint=constraint, temperature=2.0, seed=1)
     assert "".join(event.text for event in events) == pattern

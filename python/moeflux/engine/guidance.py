@@ -1,14 +1,12 @@
 """Constraints by llguidance: JSON of a schema, a regular expression, a context-free grammar.
 
-Imported only where a constraint is asked for. A vocabulary is prepared once per tokenizer. Control
-tokens never stand for the text that they spell, so that a constrained text cannot contain one.
+Imported only where a constraint is asked for. Control tokens never stand for the text that they
+spell, so that a constrained text cannot contain one.
 """
 
 from __future__ import annotations
 
 import json
-import threading
-import weakref
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -32,23 +30,69 @@ JSON_OPTIONS: JsonCompileOptions = {
 }
 """Stronger than what a schema says of itself under "x-guidance"."""
 
-_prepared: weakref.WeakKeyDictionary[Tokenizer, LLTokenizer] = weakref.WeakKeyDictionary()
-_preparing = threading.Lock()
+
+class Guidance:
+    """Makes constraints over the tokens of one tokenizer, whose vocabulary it prepares once.
+
+    Compiling takes up to a second for the largest grammars; from any thread.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        vocabulary: Any = _Vocabulary(tokenizer)
+        self._vocabulary = LLTokenizer(vocabulary, eos_token=vocabulary.eos_token_ids)
+
+    def json_schema(self, schema: Mapping[str, Any]) -> GrammarConstraint:
+        """JSON values of a schema, properties in its order.
+
+        {"type": "object"} is any object, {} any value. Raises ConstraintError for a schema that is
+        wrong or uses what llguidance cannot enforce.
+        """
+        kind = "JSON schema"
+        if not isinstance(schema, Mapping):
+            raise ConstraintError(f"{kind}: wanted an object, got {schema!r}")
+        try:
+            text = json.dumps(dict(schema), allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ConstraintError(f"{kind}: wanted JSON, got {error}") from error
+        return self._compiled(
+            kind, LLMatcher.grammar_from_json_schema(text, overrides=JSON_OPTIONS)
+        )
+
+    def regex(self, pattern: str) -> GrammarConstraint:
+        """Texts that a regular expression of Rust's `regex` syntax matches as a whole.
+
+        Raises ConstraintError for a pattern that is wrong, or empty, or looks around.
+        """
+        if not pattern:
+            raise ConstraintError("regular expression: wanted a pattern, got an empty one")
+        grammar = LLMatcher.grammar_from_regex(pattern)
+        return self._compiled(f"regular expression {pattern!r}", grammar)
+
+    def grammar(self, lark: str) -> GrammarConstraint:
+        """Texts of a context-free grammar in llguidance's variant of Lark, from rule `start` on.
+
+        Raises ConstraintError for a grammar that is wrong.
+        """
+        return self._compiled("grammar", LLMatcher.grammar_from_lark(lark))
+
+    def _compiled(self, kind: str, grammar: str) -> GrammarConstraint:
+        limits = LLParserLimits(verbose_errors=False)
+        return GrammarConstraint(
+            LLMatcher(self._vocabulary, grammar, log_level=0, limits=limits), kind
+        )
 
 
 class GrammarConstraint:
-    """A compiled grammar over the tokens of one tokenizer."""
+    """A compiled grammar; see Constraint."""
 
-    def __init__(self, tokenizer: Tokenizer, kind: str, grammar: str) -> None:
-        """`kind` says in errors what `grammar`, in llguidance's own notation, was made of.
+    def __init__(self, matcher: LLMatcher, kind: str) -> None:
+        """`kind` says in errors what the grammar was made of.
 
         Raises ConstraintError for a grammar that is wrong or beyond llguidance's limits.
         """
+        self._matcher = matcher
         self._kind = kind
-        self._tokenizer = tokenizer  # what is prepared of it does not keep it
-        limits = LLParserLimits(verbose_errors=False)
-        self._matcher = LLMatcher(_prepare(tokenizer), grammar, log_level=0, limits=limits)
-        _check(self._matcher, kind)
+        _check(matcher, kind)
 
     def start(self) -> GrammarRun:
         """The grammar before the first token of one generation."""
@@ -79,44 +123,8 @@ class GrammarRun:
         _check(self._matcher, self._kind)
 
 
-def json_schema_constraint(tokenizer: Tokenizer, schema: Mapping[str, Any]) -> GrammarConstraint:
-    """JSON values of a schema, properties in its order.
-
-    {"type": "object"} is any object, {} any value. Raises ConstraintError for a schema that is
-    wrong or uses what llguidance cannot enforce.
-    """
-    kind = "JSON schema"
-    if not isinstance(schema, Mapping):
-        raise ConstraintError(f"{kind}: wanted an object, got {schema!r}")
-    try:
-        text = json.dumps(dict(schema), allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise ConstraintError(f"{kind}: wanted JSON, got {error}") from error
-    grammar = LLMatcher.grammar_from_json_schema(text, overrides=JSON_OPTIONS)
-    return GrammarConstraint(tokenizer, kind, grammar)
-
-
-def regex_constraint(tokenizer: Tokenizer, pattern: str) -> GrammarConstraint:
-    """Texts that a regular expression of Rust's `regex` syntax matches as a whole.
-
-    Raises ConstraintError for a pattern that is wrong, or empty, or looks around.
-    """
-    if not pattern:
-        raise ConstraintError("regular expression: wanted a pattern, got an empty one")
-    grammar = LLMatcher.grammar_from_regex(pattern)
-    return GrammarConstraint(tokenizer, f"regular expression {pattern!r}", grammar)
-
-
-def grammar_constraint(tokenizer: Tokenizer, lark: str) -> GrammarConstraint:
-    """Texts of a context-free grammar in llguidance's variant of Lark, from its rule `start` on.
-
-    Raises ConstraintError for a grammar that is wrong.
-    """
-    return GrammarConstraint(tokenizer, "grammar", LLMatcher.grammar_from_lark(lark))
-
-
 class _Vocabulary:
-    """What llguidance asks of a tokenizer; does not keep it alive.
+    """What llguidance asks of a tokenizer.
 
     Where the checkpoint names no end-of-sequence token, one beyond its vocabulary stands for it.
     """
@@ -125,7 +133,7 @@ class _Vocabulary:
     bos_token_id = None
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = weakref.ref(tokenizer)
+        self._tokenizer = tokenizer
         self.tokens: Sequence[bytes] = list(map(tokenizer.token_bytes, range(tokenizer.vocab_size)))
         self.eos_token_ids = sorted(tokenizer.eos_token_ids)
         if not self.eos_token_ids:
@@ -144,9 +152,7 @@ class _Vocabulary:
 
     def __call__(self, text: str) -> list[int]:
         """Token ids of these very bytes: the tokenizer's own, unless it adds or drops a space."""
-        tokenizer = self._tokenizer()
-        assert tokenizer is not None, "the tokenizer of a constraint is gone"
-        token_ids, wanted = tokenizer.encode(text), text.encode()
+        token_ids, wanted = self._tokenizer.encode(text), text.encode()
         if b"".join(self.tokens[token_id] for token_id in token_ids) == wanted:
             return token_ids
         return self._by_longest_tokens(wanted)
@@ -162,14 +168,6 @@ class _Vocabulary:
             token_ids.append(self._ids[wanted[:size]])
             wanted = wanted[size:]
         return token_ids
-
-
-def _prepare(tokenizer: Tokenizer) -> LLTokenizer:
-    with _preparing:
-        if tokenizer not in _prepared:
-            vocabulary: Any = _Vocabulary(tokenizer)
-            _prepared[tokenizer] = LLTokenizer(vocabulary, eos_token=vocabulary.eos_token_ids)
-        return _prepared[tokenizer]
 
 
 def _check(matcher: LLMatcher, kind: str) -> None:

@@ -8,7 +8,7 @@ from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from typing_extensions import Unpack
 
@@ -43,6 +43,9 @@ from moeflux.models import load_model
 from moeflux.models.loaded import ModelConfig
 from moeflux.settings import Settings
 from moeflux.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from moeflux.engine.guidance import Guidance
 
 Prompt = str | Sequence[Mapping[str, object]] | Sequence[int]
 """Text, chat messages, or token ids."""
@@ -111,6 +114,13 @@ class Model:
         """Raises ChatTemplateError if the checkpoint has none."""
         return ChatTemplate(self.tokenizer)
 
+    @cached_property
+    def guidance(self) -> Guidance:
+        """Makes constraints for generate(): of a JSON schema, a regular expression, a grammar."""
+        from moeflux.engine.guidance import Guidance  # noqa: PLC0415 - it costs time to import
+
+        return Guidance(self.tokenizer)
+
     @property
     def context_size(self) -> int:
         """Positions of a session that does not ask for another number."""
@@ -170,7 +180,7 @@ class Model:
         """What to generate, checked, for begin(): nothing is held and nothing computed yet.
 
         `logprobs`: each event tells the logarithm of its token's probability, and those of so many
-        of the likeliest. `constraint`: what the text has to be, see moeflux.engine.guidance.
+        of the likeliest. `constraint`: what the text has to be, see `guidance`.
         `sampling`: fields of SamplingParams (temperature, top_p, top_k, min_p,
         repetition_penalty, presence_penalty, frequency_penalty, seed, logit_bias). `template`:
         variables of the chat template. Raises ValueError for an empty prompt or a bad parameter.
