@@ -142,16 +142,12 @@ class Generation(Iterator[Event]):
 
     def _prefill_prompt(self) -> Generator[PrefillProgress, None, Logits]:
         """Chunk by chunk; the logits after the last token."""
-        session, prompt_ids = self._session, self._request.prompt_ids
-        size, first = self._runtime.prefill_chunk, 0
-        while True:
-            last = min(first + size - session.position % size, len(prompt_ids))
-            logits = session.prefill(prompt_ids[first:last])
-            self._prefill.n_tokens += last - first
-            yield PrefillProgress(last, self._n_cached, len(prompt_ids))
-            if last == len(prompt_ids):
-                return logits
-            first = last
+        prompt_ids, n_done = self._request.prompt_ids, 0
+        for last in self._session.prefill_chunks(prompt_ids):
+            self._prefill.n_tokens += last - n_done
+            n_done = last
+            yield PrefillProgress(n_done, self._n_cached, len(prompt_ids))
+        return self._session.logits
 
     def _begin_decode(self) -> None:
         self._note_time()
