@@ -1,9 +1,10 @@
 """Many requests, one model: a thread that owns it and advances every active job in turn.
 
 A turn is one unit of work: a prefill chunk or a decode step. Turns go round, so that nobody waits
-for more than one unit of each other job, and so that a layer's experts are asked for by one job
-after another while they are still in their slots. Jobs begin in the order of submission. Whatever
-else is in flight, a job's tokens are the same: jobs share experts and scratch, never state.
+for more than one unit of each other job. Jobs begin in the order of submission. All share one pool
+of experts; that they alternate in it costs reads rather than saving some, which bench/serving.py
+measures and status() tells. A job's tokens are the same whatever else is in flight: jobs share
+experts and scratch, never state.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ class WorkTotals:
 
     @property
     def bytes_per_token(self) -> float:
-        """What a token had to read; falls where jobs route to the same experts."""
+        """What a token had to read: less, the more of its experts were in memory."""
         return self.bytes_read / self.n_tokens if self.n_tokens else 0.0
 
     @property
