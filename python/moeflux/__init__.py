@@ -29,6 +29,9 @@ from moeflux.errors import (
     OutOfMemoryError,
     ReadError,
     SessionStateError,
+    SnapshotDamagedError,
+    SnapshotError,
+    SnapshotMismatchError,
     TruncationError,
 )
 from moeflux.evaluation import (
@@ -73,6 +76,9 @@ __all__ = [
     "SessionMemoryError",
     "SessionStateError",
     "Settings",
+    "SnapshotDamagedError",
+    "SnapshotError",
+    "SnapshotMismatchError",
     "SpeedWorkload",
     "Step",
     "TokenLogprobs",

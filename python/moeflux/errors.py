@@ -1,6 +1,7 @@
 """Exceptions of moeflux. Each message says what was wanted, what was got, and of which thing."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 
 class MoefluxError(Exception):
@@ -209,6 +210,29 @@ class TruncationError(SessionStateError):
         )
         self.position = position
         self.nearest = nearest
+
+
+class SnapshotError(MoefluxError):
+    """A snapshot cannot be written or read: `path`."""
+
+    def __init__(self, message: str, path: Path) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class SnapshotDamagedError(SnapshotError):
+    """The file is no snapshot, or not as it was written."""
+
+
+class SnapshotMismatchError(SnapshotError):
+    """A whole snapshot, but of another model, device or version.
+
+    `tokens`, where they can be read, may be prefilled instead.
+    """
+
+    def __init__(self, message: str, path: Path, tokens: Sequence[int] = ()) -> None:
+        super().__init__(message, path)
+        self.tokens = tuple(tokens)
 
 
 class ChatTemplateError(MoefluxError, ValueError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -43,8 +44,9 @@ class Followed:
 class Sequences(RuleBasedStateMachine):
     """The CPU backend gives the same bits whichever way tokens come in: one prompt is the judge."""
 
-    def __init__(self, model: moeflux.Model) -> None:
+    def __init__(self, model: moeflux.Model, snapshot: Path) -> None:
         super().__init__()
+        self.snapshot = snapshot
         self.model = model
         self.others: list[Followed] = []
         self.now = Followed(model.session(CONTEXT))
@@ -101,6 +103,12 @@ class Sequences(RuleBasedStateMachine):
         self.others.append(now if goes_on else fork)
         self.now = fork if goes_on else now
 
+    @rule()
+    def save_and_restore(self) -> None:
+        """Checkpoints are not part of a snapshot."""
+        self.now.session.save(self.snapshot)
+        self.now = Followed(self.model.restore(self.snapshot), self.now.tokens)
+
     @precondition(lambda self: self.others)
     @rule()
     def change_sessions(self) -> None:
@@ -136,10 +144,10 @@ def one_block_chunks(folder: object) -> Iterator[moeflux.Model]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_random_operations_give_the_bits_of_a_straight_run(
-    tiny_folder: CheckpointFolders, kind: str
+    tiny_folder: CheckpointFolders, tmp_path: Path, kind: str
 ) -> None:
     with one_block_chunks(tiny_folder(kind, "mlx")) as model:
         run_state_machine_as_test(
-            lambda: Sequences(model),
+            lambda: Sequences(model, tmp_path / "snapshot"),
             settings=settings(max_examples=30, stateful_step_count=12, deadline=None),
         )

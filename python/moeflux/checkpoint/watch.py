@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from moeflux.errors import CheckpointError, ReadError
+
+N_SAMPLES = 16
+SAMPLE_NBYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,19 @@ class FileWatch:
                 raise ReadError(
                     f"{file.path} was rewritten while in use; load the model again", str(file.path)
                 )
+
+    def samples(self) -> Iterator[tuple[str, int, bytes]]:
+        """Name, size and some bytes of each file, from all over it. Raises ReadError."""
+        for file in self._files:
+            last = max(0, file.nbytes - SAMPLE_NBYTES)
+            places = {last * n // (N_SAMPLES - 1) for n in range(N_SAMPLES)}
+            try:
+                sample = b"".join(
+                    os.pread(file.descriptor, SAMPLE_NBYTES, place) for place in sorted(places)
+                )
+            except OSError as error:
+                raise ReadError(f"{file.path}: {error.strerror}", str(file.path)) from error
+            yield file.path.name, file.nbytes, sample
 
     def close(self) -> None:
         """Close the files. Idempotent."""

@@ -26,12 +26,14 @@ from moeflux.engine.budget import (
 )
 from moeflux.engine.constraint import Constraint
 from moeflux.engine.generate import Generation
+from moeflux.engine.identity import Fingerprint
 from moeflux.engine.prefill import Prefill
 from moeflux.engine.request import Limits, Request, RequestOptions, SamplingOptions
 from moeflux.engine.routes import RouteRecorder
 from moeflux.engine.runtime import Runtime
 from moeflux.engine.sampler import Sampler, SamplingParams
 from moeflux.engine.session import Session
+from moeflux.engine.snapshot import restore_snapshot
 from moeflux.engine.state import new_state
 from moeflux.engine.state_budget import StateBudget
 from moeflux.experts.read_mode import ReadMode
@@ -135,6 +137,16 @@ class Model:
         size = context_size or self.context_size
         return Session(self._runtime, self._prefill, new_state(self._runtime, size), owner=self)
 
+    def restore(self, path: str | PathLike[str], context_size: int | None = None) -> Session:
+        """A new session, as Session.save wrote it to `path`: it goes on with the same bits.
+
+        `context_size` None: with as much room. Raises SnapshotDamagedError for a file that is no
+        snapshot or not whole, SnapshotMismatchError for one of another model, device or version,
+        SnapshotError where it cannot be read; ContextOverflowError, SessionMemoryError.
+        """
+        state = restore_snapshot(self._runtime, Path(path), context_size)
+        return Session(self._runtime, self._prefill, state, owner=self)
+
     def encode_prompt(self, prompt: Prompt, **template: Any) -> list[int]:
         """Token ids of a raw prompt, or of messages through the checkpoint's chat template.
 
@@ -220,6 +232,7 @@ class Model:
         runtime = Runtime(
             device, device.queue(), loaded.decoder, experts, files, settings.prefill_chunk
         )
+        runtime.fingerprint = Fingerprint(self._checkpoint, files)
         runtime.capture = StepCapture.from_settings(
             device, settings, len(loaded.decoder.layers), runtime.drain
         )

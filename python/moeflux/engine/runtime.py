@@ -17,8 +17,10 @@ from moeflux.capture import StepCapture
 from moeflux.capture.process import CAPTURES
 from moeflux.checkpoint.watch import FileWatch
 from moeflux.engine.account import Account, Ledger, Totals, drive_nbytes
+from moeflux.engine.identity import Fingerprint, StateIdentity, state_identity
 from moeflux.engine.routes import RouteRecorder
 from moeflux.engine.state_budget import StateBudget
+from moeflux.errors import SessionStateError
 from moeflux.experts.stream import ExpertStream
 from moeflux.experts.timeline import Timeline
 from moeflux.profile import Profile, current_profile
@@ -55,6 +57,8 @@ class Runtime:
     """Of the process, in bytes, if one was asked for."""
     states: StateBudget = field(default_factory=lambda: StateBudget(None))
     """For the states of all sessions."""
+    fingerprint: Fingerprint | None = None
+    """Of the checkpoint, if states may be stored."""
     context_limit: int | None = None
     """Positions of a session at most, if the model has a limit."""
     weight_nbytes_per_token: int = 0
@@ -211,6 +215,13 @@ class Runtime:
         self.finish(commands)
         self.experts.invalidate()
         self.experts.release_all()
+
+    def identity(self) -> StateIdentity:
+        """What states of this model belong to. Raises SessionStateError once closed, ReadError."""
+        with self.turn:
+            if self.closed or self.fingerprint is None:
+                raise SessionStateError("the model is closed, or has no checkpoint to tell it by")
+            return state_identity(self.fingerprint, self.device)
 
     def close(self) -> None:
         """Stop reads, once the step of whoever has the turn is over. Idempotent."""

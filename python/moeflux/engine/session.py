@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
 
 import numpy as np
 
@@ -12,8 +13,10 @@ from moeflux.engine.account import Account
 from moeflux.engine.decode import DecodeStep
 from moeflux.engine.prefill import Prefill
 from moeflux.engine.runtime import Runtime
+from moeflux.engine.snapshot import save_snapshot
 from moeflux.engine.state import SequenceState, StateCheckpoint, new_state
 from moeflux.engine.transcript import checked_tokens
+from moeflux.engine.turn import Turns
 from moeflux.errors import ContextOverflowError, SessionStateError, TruncationError
 
 
@@ -39,9 +42,7 @@ class Session:
         self._state = state
         self._decode = DecodeStep(runtime, state)
         self._checkpoints = dict(checkpoints or {})
-        self._dirty = False
-        self.account: Account | None = None
-        """What this session's steps are charged to, from its next step on."""
+        self._turns = Turns(runtime, state)
 
     @property
     def position(self) -> int:
@@ -80,7 +81,16 @@ class Session:
 
         reset(), truncate() and rewind() to a checkpoint help.
         """
-        return self._dirty
+        return self._turns.dirty
+
+    @property
+    def account(self) -> Account | None:
+        """What this session's steps are charged to, from its next step on."""
+        return self._turns.account
+
+    @account.setter
+    def account(self, account: Account | None) -> None:
+        self._turns.account = account
 
     def prefill(self, token_ids: Sequence[int]) -> Float32Array:
         """Append a prompt; logits float32 [V] after its last token, read only.
@@ -89,7 +99,7 @@ class Session:
         ReadError, and SessionStateError while dirty or once the model is closed.
         """
         tokens = self._checked(token_ids)
-        with self._advancing(len(tokens)):
+        with self._turns.advance(len(tokens)):
             for chunk in self._prefill.chunks(tokens, self.position):
                 self._prefill.run(self._state, chunk)
             return self._state.keep_logits(self._prefill.logits(len(chunk) - 1, 1)[0])
@@ -112,7 +122,7 @@ class Session:
         """
         tokens = self._checked(token_ids)
         rows: list[Float32Array] = []
-        with self._advancing(len(tokens)):
+        with self._turns.advance(len(tokens)):
             for chunk in self._prefill.chunks(tokens, self.position):
                 self._prefill.run(self._state, chunk)
                 rows.append(self._prefill.logits(0, len(chunk)))
@@ -130,22 +140,21 @@ class Session:
                 f"the session is at position {self.position}, the token was meant for {position}"
             )
         (token,) = self._checked([token_id])
-        with self._advancing(1):
+        with self._turns.advance(1):
             logits = self._decode(token, self.position)
             self._state.add_decoded(token)
             return self._state.keep_logits(logits)
 
     def check_room(self, n_tokens: int) -> None:
         """Raises ContextOverflowError unless `n_tokens` more fit."""
-        if self.position + n_tokens > self.context_size:
-            raise ContextOverflowError(self.position, n_tokens, self.context_size)
+        self._turns.check_room(n_tokens)
 
     def reset(self) -> None:
         """Forget every token; the session is as new, also after an error.
 
         Raises SessionStateError once the model is closed.
         """
-        with self._turn(dirty=True):
+        with self._turns.hold(dirty=True):
             self._runtime.recover()
             self._checkpoints.clear()
             self._go_back(0)
@@ -156,14 +165,14 @@ class Session:
         It takes memory for the recurrent states and the logits, none for keys and values. Raises
         SessionMemoryError, and SessionStateError as in prefill.
         """
-        with self._turn():
+        with self._turns.hold():
             if self.position not in self._checkpoints:
                 self._checkpoints[self.position] = self._state.checkpoint(self._runtime)
             return self.position
 
     def drop_checkpoint(self, position: int) -> None:
         """Forget a checkpoint, which gives back its memory. Raises SessionStateError without it."""
-        with self._turn(dirty=True):
+        with self._turns.hold(dirty=True):
             if self._checkpoints.pop(position, None) is None:
                 raise self._no_checkpoint(position)
 
@@ -173,8 +182,8 @@ class Session:
         Later checkpoints are dropped. Raises SessionStateError where there is no checkpoint; the
         present position needs none.
         """
-        with self._turn(dirty=True):
-            present = position == self.position and not self._dirty
+        with self._turns.hold(dirty=True):
+            present = position == self.position and not self._turns.dirty
             if not present and position and position not in self._checkpoints:
                 raise self._no_checkpoint(position)
             if not present:
@@ -187,10 +196,10 @@ class Session:
         tokens from it on again, each in the way it came. Returns how many. prefill=False raises
         TruncationError instead. Other errors as in prefill.
         """
-        with self._turn(dirty=True):
+        with self._turns.hold(dirty=True):
             if not 0 <= position <= self.position:
                 raise ValueError(f"position must be 0 .. {self.position}, got {position}")
-            if position == self.position and not self._dirty:
+            if position == self.position and not self._turns.dirty:
                 return 0
             nearest = position
             if self._state.recurrent:
@@ -214,7 +223,7 @@ class Session:
         `context_size` None: as large as this one. Raises ContextOverflowError where the tokens do
         not fit, SessionMemoryError, and SessionStateError as in prefill.
         """
-        with self._turn():
+        with self._turns.hold():
             size = context_size or self.context_size
             if self.position > size:
                 raise ContextOverflowError(0, self.position, size)
@@ -222,13 +231,22 @@ class Session:
             state.copy_from(self._runtime.queue, self._state)
             return Session(self._runtime, self._prefill, state, self._owner, self._checkpoints)
 
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write a snapshot, which Model.restore reads, to `path`: whole or not at all.
+
+        It holds tokens, layer states and logits, not the checkpoints. Raises SnapshotError, and
+        SessionStateError as in prefill.
+        """
+        with self._turns.hold():
+            save_snapshot(self._runtime, self._state, Path(path))
+
     def _checked(self, token_ids: Sequence[int]) -> list[int]:
         return checked_tokens(token_ids, self._runtime.decoder.vocabulary)
 
     def _prefill_each(self, tokens: Sequence[int], start: int) -> Iterator[int]:
         n_done = 0
         for index, chunk in enumerate(self._prefill.chunks(tokens, start)):
-            with self._advancing(len(chunk), start + n_done, index):
+            with self._turns.advance(len(chunk), start + n_done, index):
                 self._prefill.run(self._state, chunk)
                 n_done += len(chunk)
                 if n_done == len(tokens):
@@ -237,57 +255,16 @@ class Session:
 
     def _go_back(self, position: int) -> None:
         """To a checkpoint, the start, or with rows alone anywhere; an error leaves it dirty."""
-        self._dirty = True
         queue, checkpoint = self._runtime.queue, self._checkpoints.get(position)
-        if checkpoint is not None:
-            self._state.rewind(queue, checkpoint)
-        elif position == 0:
-            self._state.reset(queue)
-        else:
-            self._state.truncate_rows(position)
+        with self._turns.change():
+            if checkpoint is not None:
+                self._state.rewind(queue, checkpoint)
+            elif position == 0:
+                self._state.reset(queue)
+            else:
+                self._state.truncate_rows(position)
         self._checkpoints = {at: kept for at, kept in self._checkpoints.items() if at <= position}
-        self._dirty = False
 
     def _no_checkpoint(self, position: int) -> SessionStateError:
         known = ", ".join(map(str, self.checkpoints)) or "none"
         return SessionStateError(f"no checkpoint at position {position}; there are: {known}")
-
-    @contextmanager
-    def _turn(self, *, dirty: bool = False) -> Iterator[None]:
-        """Hold the turn; a session that is dirty is refused unless `dirty`."""
-        with self._runtime.turn_of(self.account):
-            if self._runtime.closed:
-                raise SessionStateError("the model of this session is closed")
-            if self._dirty and not dirty:
-                raise SessionStateError(
-                    f"an error left this session inside token {self.position}; "
-                    "reset() it, rewind() it to a checkpoint, truncate() it or start another"
-                )
-            yield
-
-    @contextmanager
-    def _advancing(self, n_tokens: int, start: int | None = None, chunk: int = 0) -> Iterator[None]:
-        """Hold the turn; on an error let the device finish and mark the session dirty.
-
-        `start`: where the session must be. `chunk`: which one of its prompt comes first.
-        """
-        with self._turn():
-            if start not in (None, self.position):
-                raise SessionStateError(
-                    f"a prompt goes on at position {start}, the session is at {self.position}"
-                )
-            self.check_room(n_tokens)
-            self._dirty = True
-            capture = self._runtime.capture
-            try:
-                if capture is not None:
-                    capture.begin_pass(chunk)
-                yield
-                if capture is not None:
-                    capture.end_pass()
-            except BaseException:
-                if capture is not None:
-                    capture.abandon()
-                self._runtime.recover()
-                raise
-            self._dirty = False

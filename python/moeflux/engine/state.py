@@ -52,15 +52,18 @@ class SequenceState:
         """The parts of all layers that every token changes as a whole."""
         return tuple(part for layer in self.layers for part in layer.recurrent_parts)
 
-    def rows(self, first: int, end: int) -> tuple[Buffer, ...]:
-        """The rows of positions first .. end - 1 (at least one) of all layers."""
-        return tuple(
-            rows.view(
-                rows.nbytes // self.context * first, rows.nbytes // self.context * (end - first)
-            )
-            for layer in self.layers
-            for rows in layer.position_rows
-        )
+    def parts(self, first: int, end: int) -> dict[str, Buffer]:
+        """What the state at position `end` consists of, by name; rows from `first` on."""
+        parts: dict[str, Buffer] = {}
+        for index, layer in enumerate(self.layers):
+            for n, rows in enumerate(layer.position_rows):
+                nbytes = rows.nbytes // self.context
+                if first < end:
+                    view = rows.view(nbytes * first, nbytes * (end - first))
+                    parts[f"layer {index} rows {n}"] = view
+            for n, part in enumerate(layer.recurrent_parts):
+                parts[f"layer {index} recurrent part {n}"] = part
+        return parts
 
     def reset(self, queue: Queue) -> None:
         """Forget every token.
@@ -120,11 +123,9 @@ class SequenceState:
 
     def copy_from(self, queue: Queue, other: SequenceState) -> None:
         """Become equal to `other`, of the same model, whose tokens fit."""
-        end = other.position
-        sources, destinations = other.recurrent, self.recurrent
-        if end:
-            sources += other.rows(0, end)
-            destinations += self.rows(0, end)
+        sources, destinations = (
+            list(state.parts(0, other.position).values()) for state in (other, self)
+        )
         _copy(queue, sources, destinations, "fork")
         self.transcript, self.logits = other.transcript.copy(), other.logits
 

@@ -5,7 +5,7 @@ Knows no device.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from operator import index
 
@@ -49,6 +49,15 @@ class Transcript:
 
     tokens: list[int] = field(default_factory=list)
     pieces: list[Piece] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, tokens: Sequence[int], pieces: Iterable[tuple[int, bool]]) -> Transcript:
+        """From its tokens and pieces: how many tokens at a time, and whether as a prompt."""
+        transcript = cls(list(tokens))
+        for n_tokens, prefill in pieces:
+            first = transcript.pieces[-1].end if transcript.pieces else 0
+            transcript.pieces.append(Piece(first, n_tokens, prefill))
+        return transcript
 
     def __len__(self) -> int:
         return len(self.tokens)

@@ -1,0 +1,147 @@
+"""Snapshots: the state of a session in a file, from which it goes on with the same bits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from moeflux.blocks.workspace import Float32Array
+from moeflux.engine.runtime import Runtime
+from moeflux.engine.saved_file import SavedFile
+from moeflux.engine.state import SequenceState, new_state
+from moeflux.engine.state_file import Part, StateHeader, StateReader, write_state
+from moeflux.engine.state_source import FileSource
+from moeflux.engine.transcript import Transcript, checked_tokens
+from moeflux.engine.transfer import Transfer
+from moeflux.errors import ContextOverflowError, SnapshotMismatchError
+
+KIND = "snapshot"
+TOKENS = "tokens"
+LOGITS = "logits"
+_TOKEN_DTYPE = np.dtype("<i4")
+_LOGITS_DTYPE = np.dtype("<f4")
+
+
+def save_snapshot(runtime: Runtime, state: SequenceState, path: Path) -> None:
+    """Write the state to `path`, whole or not at all. The caller holds the turn.
+
+    Raises SnapshotError.
+    """
+    header = StateHeader(
+        kind=KIND,
+        identity=runtime.identity(),
+        parent="",
+        first=0,
+        position=state.position,
+        context_size=state.context,
+        pieces=tuple((piece.n_tokens, piece.prefill) for piece in state.transcript.pieces),
+    )
+    parts = [tokens_part(state.transcript.tokens)]
+    if state.logits is not None:
+        parts.append(_array_part(LOGITS, state.logits.astype(_LOGITS_DTYPE)))
+    parts += layer_parts(Transfer(runtime), state, 0)
+    with SavedFile(path) as file:
+        write_state(file, header, parts)
+        file.commit()
+
+
+def restore_snapshot(runtime: Runtime, path: Path, context_size: int | None) -> SequenceState:
+    """A new state, as it was saved; `context_size` None: with as much room.
+
+    Raises SnapshotError, ValueError, ContextOverflowError where the tokens do not fit,
+    SessionMemoryError.
+    """
+    with FileSource(path) as source:
+        reader = StateReader(source)
+        transcript = _checked_transcript(reader, runtime)
+        size = context_size or reader.header.context_size
+        if len(transcript) > size:
+            raise ContextOverflowError(0, len(transcript), size)
+        state = new_state(runtime, size)
+        sizes = {name: part.nbytes for name, part in state.parts(0, len(transcript)).items()}
+        sizes[TOKENS] = reader.sections[TOKENS].nbytes
+        if LOGITS in reader.sections:
+            sizes[LOGITS] = _LOGITS_DTYPE.itemsize * runtime.decoder.vocabulary
+        reader.check_sections(sizes)
+        logits = _read_logits(reader)
+        fill_layers(runtime, reader, state)
+    state.transcript = transcript
+    if logits is not None:
+        state.keep_logits(logits)
+    return state
+
+
+def tokens_part(tokens: Sequence[int]) -> Part:
+    """Token ids, as int32."""
+    return _array_part(TOKENS, np.array(tokens, _TOKEN_DTYPE))
+
+
+def read_tokens(reader: StateReader) -> list[int]:
+    """What tokens_part has stored: a token for each of the header's positions."""
+    header = reader.header
+    wanted = _TOKEN_DTYPE.itemsize * (header.position - header.first)
+    if (section := reader.sections.get(TOKENS)) is None or section.nbytes != wanted:
+        got = "none" if section is None else f"{section.nbytes} bytes"
+        raise reader.damaged(f"section {TOKENS!r}: wanted {wanted} bytes, got {got}")
+    tokens: list[int] = np.frombuffer(reader.read(TOKENS), _TOKEN_DTYPE).tolist()
+    return tokens
+
+
+def layer_parts(transfer: Transfer, state: SequenceState, first: int) -> list[Part]:
+    """The layer states, with the rows from position `first` on. The caller holds the turn."""
+    return [
+        Part(name, buffer.nbytes, partial(transfer.read, buffer))
+        for name, buffer in state.parts(first, state.position).items()
+    ]
+
+
+def fill_layers(runtime: Runtime, reader: StateReader, state: SequenceState) -> None:
+    """Fill the layer states with what layer_parts has stored; others may take turns between."""
+    header = reader.header
+    for name, buffer in state.parts(header.first, header.position).items():
+        with runtime.turn:
+            Transfer(runtime).write(reader, name, buffer)
+
+
+def _checked_transcript(reader: StateReader, runtime: Runtime) -> Transcript:
+    """The tokens of a snapshot that this model may go on from."""
+    header = reader.header
+    if header.kind != KIND or header.first or header.parent:
+        raise reader.damaged(f"wanted a {KIND}, got a {header.kind} from {header.first} on")
+    tokens = read_tokens(reader)
+    identity = runtime.identity()
+    for name, got, wanted in (
+        ("model", header.identity.model, identity.model),
+        ("device", header.identity.device, identity.device),
+        ("program", header.identity.program, identity.program),
+    ):
+        if got != wanted:
+            raise SnapshotMismatchError(
+                f"{reader.path}: is of another {name}: wanted {wanted}, got {got}",
+                reader.path,
+                tokens,
+            )
+    try:
+        checked_tokens(tokens or [0], runtime.decoder.vocabulary)
+    except ValueError as error:
+        raise reader.damaged(str(error)) from error
+    limit = runtime.context_limit or header.context_size
+    if not max(1, len(tokens)) <= header.context_size <= limit:
+        raise reader.damaged(
+            f"wanted room for {len(tokens)} to {limit} tokens, got {header.context_size}"
+        )
+    return Transcript.of(tokens, header.pieces)
+
+
+def _read_logits(reader: StateReader) -> Float32Array | None:
+    if LOGITS not in reader.sections:
+        return None
+    return np.frombuffer(reader.read(LOGITS), _LOGITS_DTYPE).astype(np.float32)
+
+
+def _array_part(name: str, array: np.ndarray) -> Part:
+    data = memoryview(array.tobytes())
+    return Part(name, data.nbytes, lambda: [data] if data.nbytes else [])
