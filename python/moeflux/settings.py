@@ -76,6 +76,10 @@ class Settings:
     """Seconds to wait for one expert before its read counts as failed."""
     n_read_retries: int = 1
     """Further attempts at a read that failed, before it is an error."""
+    models_folder: str = "~/.moeflux/models"
+    """Where `moeflux pull` puts models, and links to those that it put elsewhere."""
+    hub_endpoint: str = ""
+    """Address of the hub; "" means that of huggingface_hub."""
     log_level: str = "warning"
     gpu_capture_path: str = ""
     """GPU trace of a window of layers, written here, once per loaded model; "" for none."""

@@ -12,6 +12,7 @@ from conversion_sources import N_EXPERTS, N_LAYERS, Sources
 
 from moeflux.checkpoint.convert_files import Progress
 from moeflux.cli import convert as commands
+from moeflux.cli import progress
 
 app = typer.Typer()
 app.command()(commands.convert)
@@ -40,7 +41,7 @@ def test_progress_is_plain_lines_without_a_terminal(
     output = capsys.readouterr()
     lines = [line for line in output.err.splitlines() if line.startswith("converting to")]
     assert output.out == ""
-    assert 5 < len(lines) <= commands.PLAIN_STEPS + 1
+    assert 5 < len(lines) <= progress.PLAIN_STEPS + 1
     assert "(experts/layer_00.bin)" in lines[1]
     assert "\x1b" not in output.err
 
@@ -52,13 +53,13 @@ def test_an_interrupted_conversion_says_how_to_go_on(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     def interrupt(_what: str) -> object:
-        def show(progress: Progress) -> None:
-            if 2 * progress.done_nbytes > progress.total_nbytes:
+        def show(done: Progress) -> None:
+            if 2 * done.done_nbytes > done.total_nbytes:
                 raise KeyboardInterrupt
 
         return show
 
-    monkeypatch.setattr(commands, "_plain_lines", interrupt)
+    monkeypatch.setattr(progress, "plain_lines", interrupt)
     folder = tmp_path / "packed"
     assert run("convert", source_folder("mlx"), folder) == 130
     assert f"kept in {folder}; run the same command again" in capsys.readouterr().err

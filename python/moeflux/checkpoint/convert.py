@@ -55,6 +55,7 @@ def convert(
     bits: int | None = None,
     group_size: int | None = None,
     progress: Callable[[Progress], None] | None = None,
+    files: SourceFiles | None = None,
 ) -> Conversion:
     """Write the checkpoint in `source` to the folder `destination` in the packed layout.
 
@@ -64,26 +65,41 @@ def convert(
     gates become 8 bits in groups of 64, or stay as they are where they are quantised. Dense
     matrices whose rows are not whole groups stay as they are.
 
+    `files` reads the source where its bytes are not all there from the start.
+
     An interrupted conversion goes on where it stopped when it is called again; the result is the
     same, byte for byte. Raises ValueError for unsupported bits or group sizes, CheckpointError and
     ReadError for the source, and ConversionError for the destination.
     """
-    target = _target(bits, group_size)
-    checkpoint = Checkpoint.open(source)
+    plan = _plan(source, bits, group_size)
+    checkpoint = plan.checkpoint
     folder = Path(destination)
     if folder.resolve() == checkpoint.path.resolve():
         raise ConversionError(f"{folder}: source and destination are the same folder")
-    layers = tuple(_plan_layers(checkpoint, target))
-    plan = _Plan(checkpoint, target, plan_dense(checkpoint, target), layers)
     if not folder.exists():
         check_free(folder, sum(plan.sizes.values()))
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with exclusive(folder):
-        return _Run(plan, folder, progress).finish()
+        return _Run(plan, folder, progress, files or SourceFiles()).finish()
 
 
-def _target(bits: int | None, group_size: int | None) -> Affine | None:
+def converted_nbytes(
+    source: str | os.PathLike[str], *, bits: int | None = None, group_size: int | None = None
+) -> int:
+    """Bytes of weights that `convert` would write. Raises as it does for the source."""
+    return sum(_plan(source, bits, group_size).sizes.values())
+
+
+def _plan(source: str | os.PathLike[str], bits: int | None, group_size: int | None) -> _Plan:
+    target = conversion_target(bits, group_size)
+    checkpoint = Checkpoint.open(source)
+    layers = tuple(_plan_layers(checkpoint, target))
+    return _Plan(checkpoint, target, plan_dense(checkpoint, target), layers)
+
+
+def conversion_target(bits: int | None, group_size: int | None) -> Affine | None:
+    """What matrices become, None for what they are. Raises ValueError for what is unsupported."""
     if bits is None:
         if group_size is not None:
             raise ValueError(f"group_size {group_size} is given without bits")
@@ -106,9 +122,14 @@ class _Run:
     """One call of convert, on a folder that is held against other processes."""
 
     def __init__(
-        self, plan: _Plan, folder: Path, progress: Callable[[Progress], None] | None
+        self,
+        plan: _Plan,
+        folder: Path,
+        progress: Callable[[Progress], None] | None,
+        files: SourceFiles,
     ) -> None:
         self._plan = plan
+        self._files = files
         self._progress = progress
         expert_paths = {path for layer in plan.layers for path in layer.source.paths}
         digest = digest_source(plan.checkpoint, expert_paths)
@@ -130,7 +151,7 @@ class _Run:
         with self._explaining_failures():
             destination.begin()
             self._advance(0)
-            with SourceFiles() as files:
+            with self._files as files:
                 self._write_weights(files, finished)
             destination.finish(dict(self._write_plain_files()))
         return Conversion(folder, self._total_nbytes, kept_nbytes)
@@ -141,12 +162,16 @@ class _Run:
             for layer in plan.layers:
                 self._file = expert_file_name(layer.layer)
                 if self._file not in finished:
+                    files.require(layer.source.paths, experts=True)
                     path = destination.folder / self._file
                     destination.add_experts(
                         write_records(layer, files, path, workers, self._advance)
                     )
+                files.release(layer.source.paths)
         self._file = DENSE_NAME
         if self._file not in finished:
+            dense_paths = {tensor.path for tensor in plan.checkpoint.dense_tensors()}
+            files.require(sorted(dense_paths), experts=False)
             path = destination.folder / self._file
             destination.add_dense(write_dense(plan.dense, files, path, self._advance))
 

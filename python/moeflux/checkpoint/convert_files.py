@@ -63,6 +63,18 @@ class SourceFiles:
         while self._descriptors:
             os.close(self._descriptors.popitem()[1])
 
+    def require(self, paths: Iterable[Path], *, experts: bool) -> None:
+        """What follows reads these files, and routed experts of them only if it says so."""
+
+    def release(self, paths: Iterable[Path]) -> None:
+        """The routed experts of one more layer have been taken from these files."""
+
+    def close(self, path: Path) -> None:
+        """Let go of a file, which may be another one at its next read."""
+        with self._lock:
+            if path in self._descriptors:
+                os.close(self._descriptors.pop(path))
+
     def read_into(self, path: Path, offset: int, destination: memoryview) -> None:
         """Fill `destination`. Raises ReadError, also if the file ends before."""
         wanted, got = len(destination), 0

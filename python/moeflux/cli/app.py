@@ -16,6 +16,7 @@ from moeflux.cli.doctor import doctor
 from moeflux.cli.evaluate import commands as evaluation_commands
 from moeflux.cli.exit_code import ExitCode
 from moeflux.cli.info import info
+from moeflux.cli.models import list_models, pull, remove
 from moeflux.cli.plan import plan
 from moeflux.cli.run import run
 from moeflux.cli.trace import commands as trace_commands
@@ -35,6 +36,9 @@ app.command()(plan)
 app.command()(bench)
 app.add_typer(evaluation_commands, name="eval")
 app.add_typer(trace_commands, name="trace")
+app.command()(pull)
+app.command("ls")(list_models)
+app.command("rm")(remove)
 app.command()(convert)
 app.command()(verify)
 app.command()(devices)

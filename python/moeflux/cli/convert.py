@@ -5,33 +5,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
-from rich.progress import Progress as ProgressBar
 
 from moeflux.checkpoint.convert import convert as convert_checkpoint
-from moeflux.checkpoint.convert_files import Progress
 from moeflux.checkpoint.verify import Verification
 from moeflux.checkpoint.verify import verify as verify_checkpoint
 from moeflux.cli.exit_code import ExitCode
 from moeflux.cli.options import JsonOption, ModelArgument
+from moeflux.cli.progress import byte_progress
 from moeflux.hub import resolve
 from moeflux.memory import format_size
-
-PLAIN_STEPS = 20
-"""Lines of progress where nobody watches a terminal."""
 
 _Source = Annotated[
     str, typer.Argument(metavar="SRC", help='A folder, a hub id (org/name) or "demo".')
@@ -55,7 +41,7 @@ def convert(
     Run it again to go on after an interruption.
     """
     try:
-        with _reported(f"converting to {destination}") as progress:
+        with byte_progress(f"converting to {destination}") as (progress,):
             done = convert_checkpoint(
                 resolve(source), destination, bits=bits, group_size=group_size, progress=progress
             )
@@ -73,7 +59,7 @@ def convert(
 
 def verify(model: ModelArgument, as_json: JsonOption = False) -> ExitCode:
     """Read every record of a packed checkpoint again and compare checksums."""
-    with _reported(f"verifying {model}") as progress:
+    with byte_progress(f"verifying {model}") as (progress,):
         result = verify_checkpoint(resolve(model), progress=progress)
     if as_json:
         print(json.dumps(_json_values(result), indent=2))
@@ -102,40 +88,3 @@ def _print_result(result: Verification) -> None:
         state = f"{len(result.damaged)} parts are damaged" if result.damaged else "all is well"
         read = f"{result.n_records} expert records, {format_size(result.nbytes)} in all"
         print(f"{result.path}: read {read}: {state}")
-
-
-@contextmanager
-def _reported(what: str) -> Iterator[Callable[[Progress], None]]:
-    """Progress on stderr: a bar on a terminal, else a line now and then."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _plain_lines(what)
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with ProgressBar(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(what, total=None)
-
-        def show(progress: Progress) -> None:
-            bar.update(task, completed=progress.done_nbytes, total=progress.total_nbytes)
-
-        yield show
-
-
-def _plain_lines(what: str) -> Callable[[Progress], None]:
-    shown = -1
-
-    def show(progress: Progress) -> None:
-        nonlocal shown
-        step = PLAIN_STEPS * progress.done_nbytes // max(1, progress.total_nbytes)
-        if step > shown:
-            shown = step
-            done, total = format_size(progress.done_nbytes), format_size(progress.total_nbytes)
-            print(f"{what}: {done} of {total} ({progress.file})", file=sys.stderr, flush=True)
-
-    return show

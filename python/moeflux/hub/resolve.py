@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from importlib import resources
 from os import PathLike
 from pathlib import Path
@@ -10,21 +9,20 @@ from pathlib import Path
 import huggingface_hub
 
 from moeflux.errors import CheckpointError
+from moeflux.hub.record import STAGING_NAME
+from moeflux.hub.repository import HUB_ID, UNWANTED_FILES, WANTED_FILES, reason
+from moeflux.settings import Settings
 
 DEMO = "demo"
 """The name of the model that comes with the package."""
-
-_HUB_ID = re.compile(r"(?P<repository>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[\w./-]+))?")
-_WANTED_FILES = ["*.json", "*.jinja", "*.safetensors"]
-# Copies of the weights in other layouts.
-_UNWANTED_FILES = ["*/*.json", "*/*.safetensors", "consolidated*"]
 
 
 def resolve(model: str | PathLike[str]) -> Path:
     """The folder of `model`: "demo", a folder, or a hub id "org/name" or "org/name@revision".
 
-    A hub id is downloaded, as far as the local cache of huggingface_hub does not hold it. A folder
-    of the name demo is written "./demo". Raises CheckpointError if there is no such model.
+    A hub id without a revision is what `moeflux pull` has made of it, if anything; else it is
+    downloaded, as far as the local cache of huggingface_hub does not hold it. A folder of the name
+    demo is written "./demo". Raises CheckpointError if there is no such model.
     """
     name = str(model)
     if name == DEMO:
@@ -37,10 +35,22 @@ def resolve(model: str | PathLike[str]) -> Path:
         return folder
     if name and folder.exists():
         raise CheckpointError(f"{name}: wanted the folder of a checkpoint, got a file")
-    hub_id = _HUB_ID.fullmatch(name)
+    hub_id = HUB_ID.fullmatch(name)
     if hub_id is None:
         raise CheckpointError(f"{name}: no such folder, and not a hub id (org/name) either")
+    pulled = pulled_folder(Settings.from_environment(), hub_id["repository"])
+    if hub_id["revision"] is None and pulled.is_dir():
+        if (pulled / STAGING_NAME).is_dir():
+            raise CheckpointError(
+                f"{name}: is not whole yet in {pulled}; run `moeflux pull` again to go on"
+            )
+        return pulled
     return _download(hub_id["repository"], hub_id["revision"])
+
+
+def pulled_folder(settings: Settings, repository: str) -> Path:
+    """Where `moeflux pull` puts a model, or a link to where it was told to put it."""
+    return Path(settings.models_folder).expanduser() / repository
 
 
 def _demo() -> Path:
@@ -51,24 +61,25 @@ def _demo() -> Path:
 
 
 def _download(repository: str, revision: str | None) -> Path:
+    endpoint = Settings.from_environment().hub_endpoint or None
     try:
         folder = huggingface_hub.snapshot_download(
             repository,
             revision=revision,
-            allow_patterns=_WANTED_FILES,
-            ignore_patterns=_UNWANTED_FILES,
+            endpoint=endpoint,
+            allow_patterns=[*WANTED_FILES],
+            ignore_patterns=[*UNWANTED_FILES],
         )
-    except huggingface_hub.errors.GatedRepoError as error:
-        reason = "its owner grants access on the hub; ask there, then run `hf auth login`"
-        raise CheckpointError(f"{repository}: {reason}") from error
-    except huggingface_hub.errors.RepositoryNotFoundError as error:
-        reason = "no such folder, and no such model on the hub that you may see"
-        raise CheckpointError(f"{repository}: {reason}") from error
-    except huggingface_hub.errors.RevisionNotFoundError as error:
-        raise CheckpointError(f"{repository}: no revision {revision!r} on the hub") from error
     except huggingface_hub.errors.LocalEntryNotFoundError as error:
-        reason = "no such folder, not in the local cache, and the hub cannot be reached"
-        raise CheckpointError(f"{repository}: {reason}") from error
+        why = "no such folder, not in the local cache, and the hub cannot be reached"
+        raise CheckpointError(f"{repository}: {why}") from error
+    except huggingface_hub.errors.GatedRepoError as error:
+        raise CheckpointError(f"{repository}: {reason(error, revision)}") from error
+    except huggingface_hub.errors.RepositoryNotFoundError as error:
+        why = reason(error, revision)
+        raise CheckpointError(f"{repository}: no such folder, and {why}") from error
+    except huggingface_hub.errors.RevisionNotFoundError as error:
+        raise CheckpointError(f"{repository}: {reason(error, revision)}") from error
     except Exception as error:  # besides its own errors those of its HTTP client and of the disk
         raise CheckpointError(f"{repository}: cannot be downloaded: {error}") from error
     return Path(folder)
