@@ -48,6 +48,11 @@ class AnswerParser:
         else:
             self._step = self._at_start if style.reasoning else self._in_content
 
+    @property
+    def in_reasoning(self) -> bool:
+        """Whether what follows is reasoning, as far as the text until now tells."""
+        return self._step == self._in_reasoning
+
     def feed(self, text: str) -> list[Part]:
         """What further text completes."""
         self._buffer += text

@@ -19,7 +19,7 @@ def converted(text: str, schema: object, definitions: Mapping[str, Any]) -> Any:
 
     Without a type in the schema, only objects and arrays are taken for JSON.
     """
-    types = _types(schema, definitions, _MAX_DEPTH) or frozenset({"string", "object", "array"})
+    types = schema_types(schema, definitions) or frozenset({"string", "object", "array"})
     if types == {"string"}:
         return text
     try:
@@ -29,8 +29,12 @@ def converted(text: str, schema: object, definitions: Mapping[str, Any]) -> Any:
     return value if _type_names(value) & types else text
 
 
+def schema_types(schema: object, definitions: Mapping[str, Any]) -> frozenset[str]:
+    """Names of the JSON types that a schema allows; none if it does not say."""
+    return _types(schema, definitions, _MAX_DEPTH)
+
+
 def _types(schema: object, definitions: Mapping[str, Any], depth: int) -> frozenset[str]:
-    """Names of the types that a schema allows; none if it does not say."""
     if not isinstance(schema, Mapping) or depth == 0:
         return frozenset()
     named = schema.get("type")
