@@ -19,6 +19,7 @@ from moeflux.cli.info import info
 from moeflux.cli.models import list_models, pull, remove
 from moeflux.cli.plan import plan
 from moeflux.cli.run import run
+from moeflux.cli.serve import serve
 from moeflux.cli.trace import commands as trace_commands
 from moeflux.errors import MoefluxError
 
@@ -31,6 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(run)
+app.command()(serve)
 app.command()(info)
 app.command()(plan)
 app.command()(bench)
