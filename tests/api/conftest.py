@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from serving import ServerProcess, server_process
+from server_processes import ServerProcess, server_process
 
 from moeflux.hub import resolve
 from moeflux.tokenizer import Tokenizer

@@ -7,7 +7,7 @@ from typing import Any
 import anthropic
 import pytest
 from anthropic import Anthropic
-from serving import SECONDS, ServerProcess
+from server_processes import SECONDS, ServerProcess
 
 QUESTION: Any = [{"role": "user", "content": "What does sorted do?"}]
 GREEDY = {"temperature": 0}

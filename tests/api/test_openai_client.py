@@ -8,7 +8,7 @@ from typing import Any
 import openai
 import pytest
 from openai import OpenAI
-from serving import SECONDS, ServerProcess
+from server_processes import SECONDS, ServerProcess
 
 QUESTION: Any = [{"role": "user", "content": "What does sorted do?"}]
 WEATHER: Any = {
