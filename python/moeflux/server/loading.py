@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import moeflux
-from moeflux.engine.constraint import Constraint
 from moeflux.engine.model import Model
 from moeflux.hub import DEMO
 from moeflux.server.generation_defaults import generation_defaults
@@ -15,7 +14,6 @@ from moeflux.server.options import ServerOptions
 from moeflux.server.scheduler import Scheduler
 from moeflux.server.served_model import ServedModel, chat_template_of
 from moeflux.settings import Settings
-from moeflux.tokenizer import Tokenizer
 
 
 @dataclass
@@ -48,25 +46,10 @@ class ModelSource:
             defaults=generation_defaults(model.path),
             jobs=Scheduler(model, max_active=options.max_active, max_queued=options.max_queued),
             created=int(time.time()),
-            grammars=lambda: _Grammars(tokenizer),
+            grammars=lambda: model.guidance,
         )
 
     def close(self) -> None:
         """Let go of the model. Idempotent."""
         if self.loaded is not None:
             self.loaded.close()
-
-
-@dataclass(frozen=True)
-class _Grammars:
-    tokenizer: Tokenizer
-
-    def grammar(self, lark: str) -> Constraint:
-        from moeflux.engine.guidance import grammar_constraint  # noqa: PLC0415 - few requests
-
-        return grammar_constraint(self.tokenizer, lark)
-
-    def regex(self, pattern: str) -> Constraint:
-        from moeflux.engine.guidance import regex_constraint  # noqa: PLC0415 - few requests
-
-        return regex_constraint(self.tokenizer, pattern)
