@@ -39,11 +39,14 @@ class MemoryNeeds:
     n_experts: int
     """Routed experts of all layers together."""
     top_k: int
+    prefix_nbytes: int = 0
+    """Room for stored prefixes in memory."""
 
     @property
     def fixed_nbytes(self) -> int:
         """All but the slots."""
-        return self.process_nbytes + self.dense_nbytes + self.state_nbytes + self.scratch_nbytes
+        model_nbytes = self.dense_nbytes + self.state_nbytes + self.scratch_nbytes
+        return self.process_nbytes + model_nbytes + self.prefix_nbytes
 
     @property
     def floor_nbytes(self) -> int:
@@ -94,6 +97,7 @@ class MemoryNeeds:
             ("dense weights", format_size(self.dense_nbytes)),
             ("state of one session", format_size(self.state_nbytes)),
             ("activations", format_size(self.scratch_nbytes)),
+            *([("stored prefixes", format_size(self.prefix_nbytes))] if self.prefix_nbytes else []),
             (
                 f"expert slots, at least {max(2, self.top_k)} of {self.n_experts}",
                 self._floor_slots(),
@@ -117,8 +121,10 @@ class MemoryCapError(MoefluxError, ValueError):
         self.needs = needs
 
 
-def memory_needs(loaded: LoadedModel, context_size: int, prefill_chunk: int) -> MemoryNeeds:
-    """What a model needs for one session of `context_size` positions."""
+def memory_needs(
+    loaded: LoadedModel, context_size: int, prefill_chunk: int, prefix_nbytes: int = 0
+) -> MemoryNeeds:
+    """What a model needs for one session of `context_size` positions, and stored prefixes."""
     layers = [layer for layer in loaded.experts if layer is not None]
     return MemoryNeeds(
         process_nbytes=resident_memory(),
@@ -128,6 +134,7 @@ def memory_needs(loaded: LoadedModel, context_size: int, prefill_chunk: int) -> 
         slot_nbytes=slot_nbytes(layers),
         n_experts=sum(layer.n_experts for layer in layers),
         top_k=loaded.config.num_experts_per_tok,
+        prefix_nbytes=prefix_nbytes,
     )
 
 
@@ -141,6 +148,11 @@ def memory_needs_of(checkpoint: Checkpoint, context_size: int, prefill_chunk: in
 def default_context_size(config: ModelConfig, settings: Settings) -> int:
     """Positions of a session that does not ask for another number."""
     return settings.context_size or min(config.max_position_embeddings, MAX_DEFAULT_CONTEXT)
+
+
+def prefix_memory_nbytes(settings: Settings) -> int:
+    """Room for stored prefixes in memory; 0 for none. Raises ValueError."""
+    return 0 if settings.prefix_memory == "0" else parse_size(settings.prefix_memory)
 
 
 def weight_nbytes_per_token(loaded: LoadedModel) -> int:

@@ -22,12 +22,14 @@ from moeflux.engine.budget import (
     MemoryNeeds,
     default_context_size,
     memory_needs,
+    prefix_memory_nbytes,
     weight_nbytes_per_token,
 )
 from moeflux.engine.constraint import Constraint
 from moeflux.engine.generate import Generation
 from moeflux.engine.identity import Fingerprint
 from moeflux.engine.prefill import Prefill
+from moeflux.engine.prefix_store import PrefixStore, open_prefix_store
 from moeflux.engine.request import Limits, Request, RequestOptions, SamplingOptions
 from moeflux.engine.routes import RouteRecorder
 from moeflux.engine.runtime import Runtime
@@ -70,7 +72,12 @@ class Model:
         self._checkpoint = Checkpoint.open(folder)
         self._device = open_named_device(device, self.settings)
         self._loaded = load_model(self._checkpoint, self._device)
-        self._needs = memory_needs(self._loaded, self.context_size, self.settings.prefill_chunk)
+        self._needs = memory_needs(
+            self._loaded,
+            self.context_size,
+            self.settings.prefill_chunk,
+            prefix_memory_nbytes(self.settings),
+        )
         n_slots = self._needs.n_slots(memory)
         self._runtime = self._start(n_slots)
         self._runtime.memory_cap = None if memory is None else parse_size(memory)
@@ -80,6 +87,7 @@ class Model:
         self._runtime.context_limit = self.config.max_position_embeddings
         self._runtime.weight_nbytes_per_token = weight_nbytes_per_token(self._loaded)
         self._prefill = Prefill(self._runtime)
+        self._prefixes = open_prefix_store(self._runtime, self.settings)
         self._close = weakref.finalize(self, self._runtime.close)
 
     @property
@@ -146,6 +154,11 @@ class Model:
         """
         state = restore_snapshot(self._runtime, Path(path), context_size)
         return Session(self._runtime, self._prefill, state, owner=self)
+
+    @property
+    def prefixes(self) -> PrefixStore | None:
+        """The states after prompts that come again, if the settings ask for them to be kept."""
+        return self._prefixes
 
     def encode_prompt(self, prompt: Prompt, **template: Any) -> list[int]:
         """Token ids of a raw prompt, or of messages through the checkpoint's chat template.

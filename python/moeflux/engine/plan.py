@@ -12,6 +12,7 @@ from moeflux.engine.budget import (
     MemoryNeeds,
     default_context_size,
     memory_needs,
+    prefix_memory_nbytes,
     weight_nbytes_per_token,
 )
 from moeflux.engine.decode_speed import Speeds, measure_speeds
@@ -143,7 +144,9 @@ def plan_checkpoint(
     checkpoint = Checkpoint.open(folder)
     loaded = load_model(checkpoint, DryDevice().as_device())
     context_size = default_context_size(loaded.config, settings)
-    needs = memory_needs(loaded, context_size, settings.prefill_chunk)
+    needs = memory_needs(
+        loaded, context_size, settings.prefill_chunk, prefix_memory_nbytes(settings)
+    )
     n_slots = needs.n_slots(memory)
     layers = [layer for layer in loaded.experts if layer is not None]
     hit_rate, source = _hit_rate(layers, needs, n_slots, settings, trace)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 
@@ -202,7 +203,7 @@ class Session:
             if position == self.position and not self._turns.dirty:
                 return 0
             nearest = position
-            if self._state.recurrent:
+            if self._state.recurrent_parts():
                 nearest = max((at for at in self._checkpoints if at <= position), default=0)
             if nearest < position and not prefill:
                 raise TruncationError(position, nearest)
@@ -239,6 +240,18 @@ class Session:
         """
         with self._turns.hold():
             save_snapshot(self._runtime, self._state, Path(path))
+
+    @contextmanager
+    def reading(self) -> Iterator[SequenceState]:
+        """Its state, to be stored while nothing moves it. Raises SessionStateError as prefill."""
+        with self._turns.hold():
+            yield self._state
+
+    @contextmanager
+    def filling(self) -> Iterator[SequenceState]:
+        """Its state, to be filled with a stored one; an error inside leaves the session dirty."""
+        with self._turns.change():
+            yield self._state
 
     def _checked(self, token_ids: Sequence[int]) -> list[int]:
         return checked_tokens(token_ids, self._runtime.decoder.vocabulary)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +10,21 @@ from moeflux.blocks.workspace import Float32Array
 from moeflux.engine.runtime import Runtime
 from moeflux.engine.saved_file import SavedFile
 from moeflux.engine.state import SequenceState, new_state
-from moeflux.engine.state_file import Part, StateHeader, StateReader, write_state
+from moeflux.engine.state_file import StateHeader, StateReader, write_state
+from moeflux.engine.state_parts import (
+    TOKENS,
+    array_part,
+    fill_layers,
+    layer_parts,
+    read_tokens,
+    tokens_part,
+)
 from moeflux.engine.state_source import FileSource
 from moeflux.engine.transcript import Transcript, checked_tokens
-from moeflux.engine.transfer import Transfer
 from moeflux.errors import ContextOverflowError, SnapshotMismatchError
 
 KIND = "snapshot"
-TOKENS = "tokens"
 LOGITS = "logits"
-_TOKEN_DTYPE = np.dtype("<i4")
 _LOGITS_DTYPE = np.dtype("<f4")
 
 
@@ -41,8 +44,8 @@ def save_snapshot(runtime: Runtime, state: SequenceState, path: Path) -> None:
     )
     parts = [tokens_part(state.transcript.tokens)]
     if state.logits is not None:
-        parts.append(_array_part(LOGITS, state.logits.astype(_LOGITS_DTYPE)))
-    parts += layer_parts(Transfer(runtime), state, 0)
+        parts.append(array_part(LOGITS, state.logits.astype(_LOGITS_DTYPE)))
+    parts += layer_parts(runtime, state, 0)
     with SavedFile(path) as file:
         write_state(file, header, parts)
         file.commit()
@@ -61,49 +64,12 @@ def restore_snapshot(runtime: Runtime, path: Path, context_size: int | None) -> 
         if len(transcript) > size:
             raise ContextOverflowError(0, len(transcript), size)
         state = new_state(runtime, size)
-        sizes = {name: part.nbytes for name, part in state.parts(0, len(transcript)).items()}
-        sizes[TOKENS] = reader.sections[TOKENS].nbytes
-        if LOGITS in reader.sections:
-            sizes[LOGITS] = _LOGITS_DTYPE.itemsize * runtime.decoder.vocabulary
-        reader.check_sections(sizes)
-        logits = _read_logits(reader)
-        fill_layers(runtime, reader, state)
+        logits = _read_logits(reader, runtime.decoder.vocabulary)
+        fill_layers(runtime, reader, state, others={TOKENS, LOGITS})
     state.transcript = transcript
     if logits is not None:
         state.keep_logits(logits)
     return state
-
-
-def tokens_part(tokens: Sequence[int]) -> Part:
-    """Token ids, as int32."""
-    return _array_part(TOKENS, np.array(tokens, _TOKEN_DTYPE))
-
-
-def read_tokens(reader: StateReader) -> list[int]:
-    """What tokens_part has stored: a token for each of the header's positions."""
-    header = reader.header
-    wanted = _TOKEN_DTYPE.itemsize * (header.position - header.first)
-    if (section := reader.sections.get(TOKENS)) is None or section.nbytes != wanted:
-        got = "none" if section is None else f"{section.nbytes} bytes"
-        raise reader.damaged(f"section {TOKENS!r}: wanted {wanted} bytes, got {got}")
-    tokens: list[int] = np.frombuffer(reader.read(TOKENS), _TOKEN_DTYPE).tolist()
-    return tokens
-
-
-def layer_parts(transfer: Transfer, state: SequenceState, first: int) -> list[Part]:
-    """The layer states, with the rows from position `first` on. The caller holds the turn."""
-    return [
-        Part(name, buffer.nbytes, partial(transfer.read, buffer))
-        for name, buffer in state.parts(first, state.position).items()
-    ]
-
-
-def fill_layers(runtime: Runtime, reader: StateReader, state: SequenceState) -> None:
-    """Fill the layer states with what layer_parts has stored; others may take turns between."""
-    header = reader.header
-    for name, buffer in state.parts(header.first, header.position).items():
-        with runtime.turn:
-            Transfer(runtime).write(reader, name, buffer)
 
 
 def _checked_transcript(reader: StateReader, runtime: Runtime) -> Transcript:
@@ -136,12 +102,9 @@ def _checked_transcript(reader: StateReader, runtime: Runtime) -> Transcript:
     return Transcript.of(tokens, header.pieces)
 
 
-def _read_logits(reader: StateReader) -> Float32Array | None:
+def _read_logits(reader: StateReader, vocabulary: int) -> Float32Array | None:
     if LOGITS not in reader.sections:
         return None
+    if reader.sections[LOGITS].nbytes != _LOGITS_DTYPE.itemsize * vocabulary:
+        raise reader.damaged(f"the logits are not those of {vocabulary} tokens")
     return np.frombuffer(reader.read(LOGITS), _LOGITS_DTYPE).astype(np.float32)
-
-
-def _array_part(name: str, array: np.ndarray) -> Part:
-    data = memoryview(array.tobytes())
-    return Part(name, data.nbytes, lambda: [data] if data.nbytes else [])

@@ -47,23 +47,27 @@ class SequenceState:
         """Number of tokens seen."""
         return len(self.transcript)
 
-    @property
-    def recurrent(self) -> tuple[Buffer, ...]:
-        """The parts of all layers that every token changes as a whole."""
-        return tuple(part for layer in self.layers for part in layer.recurrent_parts)
-
-    def parts(self, first: int, end: int) -> dict[str, Buffer]:
-        """What the state at position `end` consists of, by name; rows from `first` on."""
+    def row_parts(self, first: int, end: int) -> dict[str, Buffer]:
+        """The rows of the positions first .. end - 1 by name."""
         parts: dict[str, Buffer] = {}
-        for index, layer in enumerate(self.layers):
+        for index, layer in enumerate(self.layers if first < end else ()):
             for n, rows in enumerate(layer.position_rows):
                 nbytes = rows.nbytes // self.context
-                if first < end:
-                    view = rows.view(nbytes * first, nbytes * (end - first))
-                    parts[f"layer {index} rows {n}"] = view
-            for n, part in enumerate(layer.recurrent_parts):
-                parts[f"layer {index} recurrent part {n}"] = part
+                view = rows.view(nbytes * first, nbytes * (end - first))
+                parts[f"layer {index} rows {n}"] = view
         return parts
+
+    def recurrent_parts(self) -> dict[str, Buffer]:
+        """What every token changes as a whole by name."""
+        return {
+            f"layer {index} recurrent part {n}": part
+            for index, layer in enumerate(self.layers)
+            for n, part in enumerate(layer.recurrent_parts)
+        }
+
+    def parts(self, first: int, end: int) -> dict[str, Buffer]:
+        """What the state at position `end` consists of, with rows from `first` on."""
+        return self.row_parts(first, end) | self.recurrent_parts()
 
     def reset(self, queue: Queue) -> None:
         """Forget every token.
@@ -71,7 +75,7 @@ class SequenceState:
         Rows at and beyond the position are never read, so only recurrent parts are zeroed.
         """
         commands = queue.command_buffer(Step(0, 1), "reset")
-        for part in self.recurrent:
+        for part in self.recurrent_parts().values():
             commands.zero(part)
         commands.commit()
         commands.wait()
@@ -96,7 +100,7 @@ class SequenceState:
 
     def checkpoint(self, runtime: Runtime) -> StateCheckpoint:
         """A copy of what the next token will change. Raises SessionMemoryError."""
-        parts = self.recurrent
+        parts = list(self.recurrent_parts().values())
         nbytes = sum(part.nbytes for part in parts)
         logits_nbytes = 0 if self.logits is None else self.logits.nbytes
         what = f"a checkpoint at position {self.position}"
@@ -112,7 +116,8 @@ class SequenceState:
 
     def rewind(self, queue: Queue, checkpoint: StateCheckpoint) -> None:
         """Back to an earlier position of this sequence, or of one that it was forked from."""
-        _copy(queue, checkpoint.recurrent, self.recurrent, "rewind")
+        parts = list(self.recurrent_parts().values())
+        _copy(queue, checkpoint.recurrent, parts, "rewind")
         self.transcript.truncate(checkpoint.position)
         self.logits = checkpoint.logits
 
