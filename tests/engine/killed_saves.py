@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import sys
-from collections.abc import Callable
-from typing import Any
+
+from killing import kill_at, was_killed
 
 import moeflux
 
@@ -30,9 +29,8 @@ def main(checkpoint: str, path: str, seed: int, n_children: int) -> None:
             _save(checkpoint, path, n + 1, n_calls)
             os._exit(0)
         _, status = os.waitpid(child, 0)
-        if status and not (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL):
-            sys.exit(f"child ended with status {status}")
-        sys.stdout.write(f"{'killed' if status else 'finished'} {_restored(checkpoint, path)}\n")
+        how = "killed" if was_killed(status) else "finished"
+        sys.stdout.write(f"{how} {_restored(checkpoint, path)}\n")
         sys.stdout.flush()
 
 
@@ -40,7 +38,7 @@ def _save(checkpoint: str, path: str, n_tokens: int, n_calls: int) -> None:
     with moeflux.load(checkpoint, device="cpu") as model:
         session = model.session(256)
         session.prefill([3] * n_tokens)
-        _kill_at(n_calls)
+        kill_at(n_calls, CALLS)
         session.save(path)
 
 
@@ -52,24 +50,6 @@ def _restored(checkpoint: str, path: str) -> int:
             n_tokens = model.restore(path).position if os.path.exists(path) else 0  # noqa: PTH110
         os._exit(n_tokens)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-def _kill_at(n_calls: int) -> None:
-    """Kill this process in place of the system call number `n_calls` of those in CALLS."""
-    left = n_calls
-
-    def counted(call: Callable[..., Any]) -> Callable[..., Any]:
-        def function(*arguments: Any, **keywords: Any) -> Any:
-            nonlocal left
-            left -= 1
-            if left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return call(*arguments, **keywords)
-
-        return function
-
-    for name in CALLS:
-        setattr(os, name, counted(getattr(os, name)))
 
 
 if __name__ == "__main__":

@@ -152,7 +152,12 @@ def default_context_size(config: ModelConfig, settings: Settings) -> int:
 
 def prefix_memory_nbytes(settings: Settings) -> int:
     """Room for stored prefixes in memory; 0 for none. Raises ValueError."""
-    return 0 if settings.prefix_memory == "0" else parse_size(settings.prefix_memory)
+    if settings.prefix_memory == "0":
+        return 0
+    try:
+        return parse_size(settings.prefix_memory)
+    except ValueError as error:
+        raise ValueError(f"prefix_memory: {error}") from error
 
 
 def weight_nbytes_per_token(loaded: LoadedModel) -> int:

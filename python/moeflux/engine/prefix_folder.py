@@ -42,7 +42,7 @@ class PrefixFolder:
         """Room for so many bytes in all."""
         self.path = path
         self._room = nbytes
-        with _naming(path):
+        with _naming(path, "cannot be a folder of prefixes"):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.close(self._open_lock())
 
@@ -131,8 +131,8 @@ class PrefixFolder:
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def _naming(path: Path, what: str = "cannot be used") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise SnapshotError(f"{path}: {error.strerror or error}", path) from error
+        raise SnapshotError(f"{path}: {what}: {error.strerror or error}", path) from error

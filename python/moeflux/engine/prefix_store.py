@@ -176,8 +176,11 @@ def open_prefix_store(runtime: Runtime, settings: Settings) -> PrefixStore | Non
     memory_nbytes = prefix_memory_nbytes(settings)
     folder: PrefixFolder | None = None
     if settings.prefix_folder:
-        path = Path(settings.prefix_folder).expanduser()
-        folder = PrefixFolder(path, parse_size(settings.prefix_disk))
+        try:
+            nbytes = parse_size(settings.prefix_disk)
+        except ValueError as error:
+            raise ValueError(f"prefix_disk: {error}") from error
+        folder = PrefixFolder(Path(settings.prefix_folder).expanduser(), nbytes)
     if folder is None and not memory_nbytes:
         return None
     return PrefixStore(runtime, memory_nbytes, folder)
