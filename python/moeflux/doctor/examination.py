@@ -19,7 +19,7 @@ from moeflux.doctor.failures import EXPECTED, told
 from moeflux.doctor.findings import Finding, Status, without_folders
 from moeflux.doctor.kernel_checks import check_bits, check_kernels
 from moeflux.doctor.machine import check_installation, check_machine
-from moeflux.engine.model import open_named_device
+from moeflux.engine.chosen import open_named_device
 from moeflux.errors import DeviceError
 from moeflux.hub import DEMO, resolve
 from moeflux.settings import Settings

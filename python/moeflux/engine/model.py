@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from typing_extensions import Unpack
 
-from moeflux._core import Device, device_names, open_device
+from moeflux._core import Device
 from moeflux.capture import StepCapture
 from moeflux.chat import ChatTemplate
 from moeflux.checkpoint import Checkpoint
@@ -25,6 +25,7 @@ from moeflux.engine.budget import (
     prefix_memory_nbytes,
     weight_nbytes_per_token,
 )
+from moeflux.engine.chosen import open_named_device, stream_settings
 from moeflux.engine.constraint import Constraint
 from moeflux.engine.generate import Generation
 from moeflux.engine.identity import Fingerprint
@@ -38,9 +39,7 @@ from moeflux.engine.session import Session
 from moeflux.engine.snapshot import restore_snapshot
 from moeflux.engine.state import new_state
 from moeflux.engine.state_budget import StateBudget
-from moeflux.experts.read_mode import ReadMode
-from moeflux.experts.reads import ReadSettings, Verify
-from moeflux.experts.stream import ExpertStream, StreamSettings
+from moeflux.experts.stream import ExpertStream
 from moeflux.experts.timeline import Timeline
 from moeflux.memory import parse_size
 from moeflux.models import load_model
@@ -87,8 +86,8 @@ class Model:
         self._runtime.context_limit = self.config.max_position_embeddings
         self._runtime.weight_nbytes_per_token = weight_nbytes_per_token(self._loaded)
         self._prefill = Prefill(self._runtime)
-        self._prefixes = open_prefix_store(self._runtime, self.settings)
         self._close = weakref.finalize(self, self._runtime.close)
+        self._prefixes = open_prefix_store(self._runtime, self.settings)
 
     @property
     def config(self) -> ModelConfig:
@@ -278,24 +277,3 @@ class Model:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def stream_settings(needs: MemoryNeeds, n_slots: int, settings: Settings) -> StreamSettings:
-    """What the settings and the room in memory say of experts."""
-    reads = ReadSettings(
-        n_workers=settings.n_read_workers,
-        mode=ReadMode(settings.read_mode),
-        n_parts=settings.n_read_parts,
-        verify=Verify(settings.verify),
-        timeout=settings.read_timeout,
-        n_retries=settings.n_read_retries,
-        page_cache_share=needs.page_cache_share(n_slots),
-    )
-    return StreamSettings(n_slots, settings.eviction, settings.prefetch, reads)
-
-
-def open_named_device(asked: str, settings: Settings) -> Device:
-    """The device asked for, else that of the settings, else the best one there is."""
-    name = settings.device if asked == "auto" else asked
-    name = device_names()[0] if name == "auto" else name
-    return open_device(name, settings.n_threads, settings.instruction_set)

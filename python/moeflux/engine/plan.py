@@ -15,10 +15,10 @@ from moeflux.engine.budget import (
     prefix_memory_nbytes,
     weight_nbytes_per_token,
 )
+from moeflux.engine.chosen import open_named_device, stream_settings
 from moeflux.engine.decode_speed import Speeds, measure_speeds
 from moeflux.engine.dry_run import DryDevice
 from moeflux.engine.inspection import ModelInfo, inspect_checkpoint
-from moeflux.engine.model import open_named_device, stream_settings
 from moeflux.engine.read_speed import ReadSpeed
 from moeflux.experts.replay import ReplaySettings, replay
 from moeflux.experts.trace import TraceError
