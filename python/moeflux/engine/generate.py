@@ -9,16 +9,31 @@ from dataclasses import dataclass
 from moeflux.engine.account import Account
 from moeflux.engine.choice import TokenChoice
 from moeflux.engine.events import Event, FinishReason, PrefillProgress
+from moeflux.engine.prefix_store import PrefixStore
+from moeflux.engine.prompt import PromptRun
 from moeflux.engine.receipt import GenerationStats, phase_stats, predictor_stats
 from moeflux.engine.request import Request
 from moeflux.engine.routes import RouteRecorder
 from moeflux.engine.runtime import Runtime
-from moeflux.engine.sampler import Logits
 from moeflux.engine.session import Session
 from moeflux.engine.stop import StopMatcher
 from moeflux.experts.timeline import Timeline
 from moeflux.memory import peak_memory
 from moeflux.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Watchers:
+    """Who else is told of a generation's steps."""
+
+    timeline: Timeline | None = None
+    """Gets their spans."""
+    routes: RouteRecorder | None = None
+    """Gets the experts that they route to."""
+
+    def account(self) -> Account:
+        """One that tells them."""
+        return Account(self.timeline, self.routes)
 
 
 @dataclass
@@ -43,19 +58,22 @@ class Generation(Iterator[Event]):
         runtime: Runtime,
         tokenizer: Tokenizer,
         request: Request,
-        timeline: Timeline | None = None,
-        routes: RouteRecorder | None = None,
+        prefixes: PrefixStore | None = None,
+        watchers: Watchers | None = None,
     ) -> None:
-        """`timeline` gets the spans of its steps, `routes` the experts that they route to."""
+        """`prefixes`: where beginnings of prompts are stored, for a session that is empty."""
         self._session = session
         self._runtime = runtime
         self._tokenizer = tokenizer
         self._request = request
-        self._prefill = _Phase(Account(timeline, routes))
-        self._decode = _Phase(Account(timeline, routes))
+        self._prompt = PromptRun(
+            session, request.prompt_ids, prefixes, request.limits.eos_token_ids
+        )
+        watchers = watchers or Watchers()
+        self._prefill = _Phase(watchers.account())
+        self._decode = _Phase(watchers.account())
         self._phase = self._prefill
         self._n_generated = 0
-        self._n_cached = 0
         self._resumed = 0.0
         self._units = self._run()
 
@@ -95,7 +113,7 @@ class Generation(Iterator[Event]):
         spent = self._decode.account.spent
         return GenerationStats(
             prompt_tokens=len(self._request.prompt_ids),
-            cached_tokens=self._n_cached,
+            cached_tokens=self._prompt.n_cached,
             generated_tokens=self._n_generated,
             prefill=prefill,
             decode=decode,
@@ -117,7 +135,8 @@ class Generation(Iterator[Event]):
         # What a grammar asks for is to the byte.
         detokenizer = self._tokenizer.detokenizer(exact=request.constraint is not None)
         stop = StopMatcher(limits.stop)
-        logits = yield from self._prefill_prompt()
+        yield from self._prefill_prompt()
+        logits = self._session.logits
         self._begin_decode()
         choice = TokenChoice(request)
         room = self._session.context_size - self._session.position + 1
@@ -140,14 +159,10 @@ class Generation(Iterator[Event]):
         reason: FinishReason = "stop" if choice.ended or stopped else "length"
         yield Event(text, token_id, reason, self.stats, logprobs, stop.matched)
 
-    def _prefill_prompt(self) -> Generator[PrefillProgress, None, Logits]:
-        """Chunk by chunk; the logits after the last token."""
-        prompt_ids, n_done = self._request.prompt_ids, 0
-        for last in self._session.prefill_chunks(prompt_ids):
-            self._prefill.n_tokens += last - n_done
-            n_done = last
-            yield PrefillProgress(n_done, self._n_cached, len(prompt_ids))
-        return self._session.logits
+    def _prefill_prompt(self) -> Iterator[PrefillProgress]:
+        for progress in self._prompt.units():
+            self._prefill.n_tokens = self._prompt.n_computed
+            yield progress
 
     def _begin_decode(self) -> None:
         self._note_time()

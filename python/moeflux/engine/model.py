@@ -27,7 +27,7 @@ from moeflux.engine.budget import (
 )
 from moeflux.engine.chosen import open_named_device, stream_settings
 from moeflux.engine.constraint import Constraint
-from moeflux.engine.generate import Generation
+from moeflux.engine.generate import Generation, Watchers
 from moeflux.engine.identity import Fingerprint
 from moeflux.engine.prefill import Prefill
 from moeflux.engine.prefix_store import PrefixStore, open_prefix_store
@@ -188,7 +188,8 @@ class Model:
         the experts that they route to. `options` are those of request(). Arguments are checked at
         the call, as request() and begin() do.
         """
-        return self.begin(self.request(prompt, **options), session, timeline, routes)
+        watchers = Watchers(timeline, routes)
+        return self.begin(self.request(prompt, **options), session, watchers)
 
     def request(
         self,
@@ -220,18 +221,18 @@ class Model:
         self,
         request: Request,
         session: Session | None = None,
-        timeline: Timeline | None = None,
-        routes: RouteRecorder | None = None,
+        watchers: Watchers | None = None,
     ) -> Generation:
         """Start a request, once: the sampler goes on with it. The rest as in generate().
 
         Raises ContextOverflowError for a prompt that does not fit, SessionMemoryError as session().
         """
         n_prompt = len(request.prompt_ids)
+        prefixes = self.prefixes if session is None else None
         wanted = n_prompt + request.limits.max_tokens
         session = session or self.session(min(wanted, self.context_size))
         session.check_room(n_prompt)
-        return Generation(session, self._runtime, self.tokenizer, request, timeline, routes)
+        return Generation(session, self._runtime, self.tokenizer, request, prefixes, watchers)
 
     def _start(self, n_slots: int) -> Runtime:
         device, loaded, settings = self._device, self._loaded, self.settings
