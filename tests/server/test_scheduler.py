@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 
 import psutil
@@ -29,6 +30,25 @@ def test_a_job_gives_progress_and_then_the_events(
     assert job.stats is not None
     assert job.stats.generated_tokens == 4
     assert job.state == "finished"
+
+
+def test_all_that_a_request_asks_for_reaches_its_generation(
+    served: moeflux.Model, scheduler: Scheduler
+) -> None:
+    request = GenerationRequest(
+        PROMPTS[3],
+        max_tokens=50,
+        sampling={"temperature": 1.0, "seed": 4},
+        stop=["c"],
+        logprobs=2,
+        constraint=served.guidance.regex("[ab]{3,9}c"),
+    )
+    (result,) = results([scheduler.submit(request)])
+    assert isinstance(result, list)
+    events = [item for item in result if isinstance(item, moeflux.Event)]
+    assert re.fullmatch("[ab]{3,9}", "".join(event.text for event in events))
+    assert events[-1].stop_text == "c"
+    assert all(event.logprobs and len(event.logprobs.top) == 2 for event in events)
 
 
 @pytest.mark.parametrize("n_slots", [2, 5, 12])
