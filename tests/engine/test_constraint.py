@@ -263,6 +263,21 @@ def test_a_token_that_is_not_allowed_is_an_error(hybrid: moeflux.Model) -> None:
         (lambda guidance: guidance.regex(""), "wanted a pattern, got an empty one"),
         (lambda guidance: guidance.grammar("start: foo"), 'grammar: .*unknown name: "foo"'),
         (lambda guidance: guidance.grammar(""), "grammar: Empty grammar"),
+        (lambda guidance: guidance.grammar('start: "a" start'), "grammar: .*[Tt]oo many"),
+        (lambda guidance: guidance.json_schema({"enum": []}), "JSON schema: Unsatisfiable"),
+        (
+            lambda guidance: guidance.json_schema({"$ref": "http://127.0.0.1:9/x.json"}),
+            "JSON schema: .*not present",
+        ),
+        (
+            lambda guidance: guidance.json_schema(
+                {
+                    "type": "object",
+                    "properties": {f"p{number}": {"type": "string"} for number in range(2500)},
+                }
+            ),
+            "JSON schema: .*max is 2000",
+        ),
     ],
 )
 def test_what_is_no_constraint_is_refused(

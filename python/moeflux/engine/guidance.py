@@ -77,22 +77,25 @@ class Guidance:
 
     def _compiled(self, kind: str, grammar: str) -> GrammarConstraint:
         limits = LLParserLimits(verbose_errors=False)
-        return GrammarConstraint(
-            LLMatcher(self._vocabulary, grammar, log_level=0, limits=limits), kind
-        )
+        matcher = LLMatcher(self._vocabulary, grammar, log_level=0, limits=limits)
+        return GrammarConstraint(matcher, kind, self._vocabulary.vocab_size)
 
 
 class GrammarConstraint:
     """A compiled grammar; see Constraint."""
 
-    def __init__(self, matcher: LLMatcher, kind: str) -> None:
-        """`kind` says in errors what the grammar was made of.
+    def __init__(self, matcher: LLMatcher, kind: str, n_tokens: int) -> None:
+        """`kind` says in errors what the grammar was made of, `n_tokens` is the vocabulary.
 
         Raises ConstraintError for a grammar that is wrong or beyond llguidance's limits.
         """
         self._matcher = matcher
         self._kind = kind
         _check(matcher, kind)
+        # What is beyond the limits shows with the first token.
+        run = self.start()
+        if len(first := np.flatnonzero(run.allowed(n_tokens))):
+            run.accept(int(first[0]))
 
     def start(self) -> GrammarRun:
         """The grammar before the first token of one generation."""
@@ -172,4 +175,5 @@ class _Vocabulary:
 
 def _check(matcher: LLMatcher, kind: str) -> None:
     if matcher.is_error():
-        raise ConstraintError(f"{kind}: {matcher.get_error().strip()}")
+        message = matcher.get_error().replace("<non-verbose/>", "")
+        raise ConstraintError(f"{kind}: {message.strip()}")
