@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ import uvicorn
 
 from moeflux.chat import ChatTemplate
 from moeflux.engine.events import Event, PrefillProgress
+from moeflux.engine.guidance import Guidance
 from moeflux.engine.request import Limits, Request
 from moeflux.engine.sampler import Sampler, SamplingParams
 from moeflux.server.app import create_app
@@ -173,24 +175,47 @@ class ScriptedJobs:
 def served_by(jobs: ScriptedJobs, tokenizer: Tokenizer, context_size: int = 4096) -> ServedModel:
     """The demo model's texts over scripted jobs."""
     template = ChatTemplate(tokenizer)
-    defaults = {"temperature": 0.5}
-    return ServedModel("demo", tokenizer, template, context_size, defaults, jobs, 1_700_000_000)  # type: ignore[arg-type]
+    return ServedModel(
+        names=("demo",),
+        tokenizer=tokenizer,
+        chat_template=template,
+        context_size=context_size,
+        defaults={"temperature": 0.5},
+        jobs=jobs,
+        created=1_700_000_000,
+        grammars=lambda: Guidance(tokenizer),
+    )
 
 
 @contextmanager
-def served_application(served: ServedModel, options: ServerOptions) -> Iterator[str]:
-    """The application in a thread, ready; its address."""
+def application(holder: ModelHolder, options: ServerOptions) -> Iterator[str]:
+    """The application in a thread of its own; its address."""
     listener = listening_socket("127.0.0.1", 0)
-    holder = ModelHolder(lambda: served, lambda: None)
-    ready = threading.Event()
-    holder.on_ready = lambda _: ready.set()
+    started = threading.Event()
     config = uvicorn.Config(create_app(holder, options), http="h11", ws="none", log_config=None)
-    server = uvicorn.Server(config)
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            started.set()
+
+    server = Server(config)
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     try:
-        assert ready.wait(SECONDS)
+        assert started.wait(SECONDS)
         yield url(listener)
     finally:
         server.should_exit = True
         thread.join()
+
+
+@contextmanager
+def served_application(served: ServedModel, options: ServerOptions) -> Iterator[str]:
+    """The application with its model, ready; its address."""
+    ready = threading.Event()
+    holder = ModelHolder(lambda: served, lambda: None)
+    holder.on_ready = lambda _: ready.set()
+    with application(holder, options) as address:
+        assert ready.wait(SECONDS)
+        yield address

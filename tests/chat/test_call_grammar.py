@@ -9,7 +9,7 @@ import pytest
 from moeflux.chat import AnswerParser, AnswerStyle, ToolCall
 from moeflux.chat.answer_style import CallStyle
 from moeflux.chat.call_grammar import call_grammar, json_rule
-from moeflux.engine.guidance import grammar_constraint
+from moeflux.engine.guidance import Guidance
 from moeflux.errors import ConstraintError
 from moeflux.tokenizer import Tokenizer
 
@@ -42,7 +42,7 @@ XML_NOW = "<tool_call>\n<function=now>\n</function>\n</tool_call>"
 
 def allows(tokenizer: Tokenizer, lark: str, text: str) -> bool:
     """Whether the grammar allows the whole text, and then an end."""
-    run = grammar_constraint(tokenizer, lark).start()
+    run = Guidance(tokenizer).grammar(lark).start()
     for token_id in tokenizer.encode(text, allow_special=True):
         if run.ended or not run.allowed(tokenizer.vocab_size)[token_id]:
             return False
@@ -110,7 +110,7 @@ def test_a_schema_that_cannot_be_enforced_is_an_error(demo_tokenizer: Tokenizer)
     bad = {"name": "bad", "parameters": {"properties": {"a": {"type": "strange"}}}}
     lark = call_grammar("json", [bad], demo_tokenizer, parallel=False)
     with pytest.raises(ConstraintError, match="strange"):
-        grammar_constraint(demo_tokenizer, lark)
+        Guidance(demo_tokenizer).grammar(lark)
 
 
 def test_text_that_ends_a_rule_of_the_grammar_stays_text(demo_tokenizer: Tokenizer) -> None:

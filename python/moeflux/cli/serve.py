@@ -40,7 +40,9 @@ def serve(
         list[str] | None,
         typer.Option("--cors-origin", help="Web page that may ask. Can be given again."),
     ] = None,
-    alias: Annotated[str, typer.Option(help="The model's name in requests.")] = "",
+    alias: Annotated[
+        list[str] | None, typer.Option(help="The model's name in requests. Can be given again.")
+    ] = None,
     max_active: Annotated[
         int, typer.Option(min=1, help="Requests that generate in turns.")
     ] = ServerOptions.max_active,
@@ -61,7 +63,7 @@ def serve(
         port=port,
         api_keys=tuple(map(_key, api_key or ())),
         cors_origins=tuple(cors_origin or ()),
-        alias=alias,
+        aliases=tuple(alias or ()),
         max_active=max_active,
         max_queued=max_queued,
         max_body=parse_size(max_body),

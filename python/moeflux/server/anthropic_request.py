@@ -18,6 +18,7 @@ from moeflux.server.request_fields import (
     TemplateFields,
     Text,
     TokenCount,
+    example,
 )
 from moeflux.server.tool_fields import (
     MAX_TOOLS,
@@ -143,6 +144,10 @@ class ConversationFields(TemplateFields):
 
 class AnthropicRequest(SamplingFields, ConversationFields):
     """The body of a request."""
+
+    model_config = example(
+        messages=[{"role": "user", "content": "What does sorted do?"}], max_tokens=50
+    )
 
     max_tokens: TokenCount
     stop_sequences: Annotated[list[StopText], Field(max_length=64)] | None = None

@@ -65,7 +65,7 @@ def create_app(holder: ModelHolder, options: ServerOptions) -> FastAPI:
     ):
         app.include_router(router)
     _handle_errors(app)
-    describe(app)
+    describe(app, lambda: () if holder.served is None else holder.served.names)
     # The last one added is the first to see a request.
     app.add_middleware(BodyGuard, options=options)
     app.add_middleware(KeyGuard, options=options)
@@ -120,5 +120,5 @@ def _handle_errors(app: FastAPI) -> None:
         return await refuse(request, logged(error))
 
     # Known ones here; what is left is told by the outermost layer, which raises it once more.
-    for kind in (MoefluxError, ValueError, MemoryError, OSError):
+    for kind in (MoefluxError, MemoryError):
         app.add_exception_handler(kind, tell)

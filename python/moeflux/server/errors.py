@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from moeflux.engine.state_budget import SessionMemoryError
 from moeflux.errors import ChatTemplateError, ContextOverflowError, MoefluxError
 
 _ANTHROPIC_TYPES = {
@@ -84,14 +85,14 @@ def api_error_of(error: BaseException) -> ApiError:
         return error
     if isinstance(error, ContextOverflowError):
         return context_error(error.position + error.n_tokens, error.context_size)
+    if isinstance(error, SessionMemoryError):
+        return refused("max_tokens", str(error), "memory")
     if isinstance(error, ChatTemplateError):
         return refused("messages", str(error))
     if isinstance(error, MoefluxError):
         return ApiError(SERVER_ERROR, str(error), code=type(error).__name__)
     if isinstance(error, MemoryError):
         return ApiError(SERVER_ERROR, "out of memory", code="out_of_memory")
-    if isinstance(error, ValueError):
-        return ApiError(400, str(error))
     return ApiError(SERVER_ERROR, "the server failed; its log says why", code="internal_error")
 
 

@@ -39,7 +39,7 @@ class ModelSource:
         self.loaded = model = moeflux.load(self.model, self.device, self.memory, self.settings)
         tokenizer = model.tokenizer
         return ServedModel(
-            name=options.alias or self.name,
+            names=options.aliases or (self.name,),
             tokenizer=tokenizer,
             chat_template=chat_template_of(tokenizer),
             context_size=model.context_size,

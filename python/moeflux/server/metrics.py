@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from moeflux.engine.receipt import GenerationStats, PhaseStats
-from moeflux.memory import peak_memory
+from moeflux.memory import peak_memory, resident_memory
 from moeflux.server.answer_stream import Ending
 from moeflux.server.scheduler_status import SchedulerStatus
 
@@ -28,9 +28,11 @@ class _Moment(Collector):
         status = self._status()
         values = {
             "moeflux_ready": ("1 while requests are taken.", float(status is not None)),
-            "moeflux_peak_memory_bytes": ("Of the process.", float(peak_memory())),
+            "moeflux_memory_bytes": ("Of the process.", float(resident_memory())),
+            "moeflux_peak_memory_bytes": ("Of the process, so far.", float(peak_memory())),
         }
         if status is not None:
+            yield from _totals(status)
             values |= {
                 "moeflux_requests_active": ("That generate now.", status.n_active),
                 "moeflux_requests_queued": ("That wait.", status.n_queued),
@@ -39,6 +41,23 @@ class _Moment(Collector):
             }
         for name, (text, value) in values.items():
             yield GaugeMetricFamily(name, text, value=value)
+
+
+def _totals(status: SchedulerStatus) -> Iterator[Metric]:
+    """What all work has read, also that of answers that nobody waited for."""
+    nbytes = CounterMetricFamily("moeflux_expert_bytes_read", "Of experts.", labels=["phase"])
+    routed = CounterMetricFamily(
+        "moeflux_experts_routed", "In memory (hits) or waited for.", labels=["phase", "found"]
+    )
+    worked = CounterMetricFamily("moeflux_work_tokens", "Computed.", labels=["phase"])
+    seconds = CounterMetricFamily("moeflux_work_seconds", "Of computing.", labels=["phase"])
+    for phase, total in (("prefill", status.prefill), ("decode", status.decode)):
+        nbytes.add_metric([phase], total.bytes_read)
+        routed.add_metric([phase, "ready"], total.n_ready)
+        routed.add_metric([phase, "awaited"], total.n_awaited)
+        worked.add_metric([phase], total.n_tokens)
+        seconds.add_metric([phase], total.seconds)
+    yield from (nbytes, routed, worked, seconds)
 
 
 class Metrics:
@@ -53,8 +72,6 @@ class Metrics:
         self._tokens = self._counter(
             "tokens", "Of prompts, of these restored, and of answers.", "kind"
         )
-        self._bytes_read = self._counter("expert_bytes_read", "Of experts.", "phase")
-        self._experts = self._counter("experts_routed", "ready, late or missed.", "found")
         self._stalls = self._counter("expert_stall_seconds", "Compute waited for reads.", "phase")
         self._failed_reads = self._counter("expert_reads_failed", "Attempts.", "phase")
         self._guessed = self._counter("prefetch_bytes", "What became of guesses.", "outcome")
@@ -109,12 +126,8 @@ class Metrics:
                 self._guessed.labels(outcome).inc(getattr(predictor, f"{outcome}_nbytes"))
 
     def _count_phase(self, name: str, phase: PhaseStats) -> None:
-        self._bytes_read.labels(name).inc(phase.bytes_read)
         self._stalls.labels(name).inc(phase.read_wait_seconds)
         self._failed_reads.labels(name).inc(phase.n_failed_reads)
-        self._experts.labels("ready").inc(phase.experts_ready)
-        self._experts.labels("late").inc(phase.experts_late)
-        self._experts.labels("missed").inc(phase.experts_missed)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"moeflux_{name}", text, labels, registry=self.registry)

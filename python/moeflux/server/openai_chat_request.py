@@ -18,6 +18,7 @@ from moeflux.server.request_fields import (
     TemplateFields,
     Text,
     TokenCount,
+    example,
 )
 from moeflux.server.tool_fields import MAX_TOOLS, FunctionFields, ToolName, ToolOffer
 
@@ -115,6 +116,10 @@ class StreamOptions(ApiFields):
 
 class ChatRequest(SamplingFields, StopFields, TemplateFields):
     """The body of a request."""
+
+    model_config = example(
+        messages=[{"role": "user", "content": "What does sorted do?"}], max_tokens=50
+    )
 
     model: Name
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)]

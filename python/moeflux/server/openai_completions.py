@@ -33,6 +33,7 @@ from moeflux.server.request_fields import (
     Text,
     TokenCount,
     TokenId,
+    example,
 )
 from moeflux.server.served_model import Prompt, ServedModel
 from moeflux.server.service import AnswerPlan, AnswerService, answer_while_wanted
@@ -48,6 +49,8 @@ DEFAULT_MAX_TOKENS = 16
 
 class CompletionRequest(SamplingFields, StopFields):
     """The body of a request."""
+
+    model_config = example(prompt="def main():", max_tokens=50)
 
     model: Name
     prompt: Text | Annotated[list[TokenId], Field(min_length=1, max_length=2**22)] | list[Text]
@@ -83,9 +86,9 @@ def completions_router(service: AnswerService) -> APIRouter:
 
 def _plan(served: ServedModel, body: CompletionRequest) -> AnswerPlan:
     if body.echo:
-        raise refused("echo", "the prompt is not repeated")
+        raise refused("echo", "echo is not supported: the prompt is not repeated")
     if body.suffix:
-        raise refused("suffix", "text is not inserted before a suffix")
+        raise refused("suffix", "suffix is not supported: text is not inserted")
     prompt = Prompt(_token_ids(served, body.prompt), in_reasoning=False)
     wanted = FREE if body.response_format is None else body.response_format.meant()
     return AnswerPlan(

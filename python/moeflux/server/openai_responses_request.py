@@ -18,6 +18,7 @@ from moeflux.server.request_fields import (
     TemplateFields,
     Text,
     TokenCount,
+    example,
 )
 from moeflux.server.tool_fields import MAX_TOOLS, FunctionFields, ToolName, ToolOffer
 
@@ -84,6 +85,8 @@ class ReasoningOptions(ApiFields):
 
 class ResponsesRequest(SamplingFields, StopFields, TemplateFields):
     """The body of a request. Nothing is stored, so that earlier turns come in `input`."""
+
+    model_config = example(input="What does sorted do?", max_output_tokens=50)
 
     model: Name
     input: Text | Annotated[list[InputItem], Field(min_length=1, max_length=MAX_MESSAGES)]

@@ -21,8 +21,8 @@ class ServerOptions:
     """Any of them opens the API; none: everybody on this machine may ask."""
     cors_origins: tuple[str, ...] = ()
     """Web pages that a browser lets use the API; "*" for all."""
-    alias: str = ""
-    """The model's name in requests; "" for the name of its folder."""
+    aliases: tuple[str, ...] = ()
+    """The model's names in requests, the first is its own; none: the name of its folder."""
     max_active: int = 4
     """Requests that generate at the same time, in turns."""
     max_queued: int = 32

@@ -31,6 +31,11 @@ class ApiFields(BaseModel):
     )
 
 
+def example(**fields: Any) -> ConfigDict:
+    """Shows a request in the OpenAPI document, which adds the model's name."""
+    return ConfigDict(json_schema_extra={"examples": [fields]})
+
+
 class SamplingFields(ApiFields):
     """How tokens are drawn: OpenAI's names, and those that open servers added."""
 

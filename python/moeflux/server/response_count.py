@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import uuid
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -29,6 +30,7 @@ class ResponseCount:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                message = {**message, "headers": [*message["headers"], *_identity()]}
             await send(message)
 
         try:
@@ -41,3 +43,9 @@ class ResponseCount:
         finally:
             route = scope.get("route")
             self._metrics.count_response(getattr(route, "path", "other"), status)
+
+
+def _identity() -> list[tuple[bytes, bytes]]:
+    """The headers by which clients name a request, OpenAI's and Anthropic's."""
+    request_id = f"req_{uuid.uuid4().hex}".encode()
+    return [(b"x-request-id", request_id), (b"request-id", request_id)]

@@ -48,7 +48,8 @@ class Prompt:
 class ServedModel:
     """One loaded model. Everything here may be used from several threads."""
 
-    name: str
+    names: tuple[str, ...]
+    """What requests may call it; the first is its own name."""
     tokenizer: Tokenizer
     chat_template: ChatTemplate | None
     """None if the checkpoint has none: then only raw text can be completed."""
@@ -66,15 +67,20 @@ class ServedModel:
         return datetime.fromtimestamp(self.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
     @property
+    def name(self) -> str:
+        return self.names[0]
+
+    @property
     def style(self) -> AnswerStyle:
         return AnswerStyle.of(self.tokenizer)
 
     def check_name(self, name: str) -> None:
-        """Raises ApiError (404) unless `name` is what is served."""
-        if name != self.name:
+        """Raises ApiError (404) unless `name` is one of the model's."""
+        if name not in self.names:
+            known = ", ".join(map(repr, self.names))
             raise ApiError(
                 404,
-                f"there is no model {name[:200]!r}; this server has {self.name!r}",
+                f"there is no model {name[:200]!r}; this server has {known}",
                 "model",
                 "model_not_found",
             )

@@ -11,6 +11,7 @@ from fastapi import Request
 from moeflux.chat import AnswerParser
 from moeflux.engine.constraint import Constraint
 from moeflux.engine.request import SamplingOptions
+from moeflux.errors import ContextOverflowError
 from moeflux.server.answer_stream import Answer, AnswerStream, whole_answer
 from moeflux.server.errors import ApiError
 from moeflux.server.job import GenerationRequest
@@ -56,7 +57,10 @@ class AnswerService:
         return served
 
     def start(self, served: ServedModel, plan: AnswerPlan, api: str) -> AnswerStream:
-        """Submit the work. Raises ApiError: 429 with a full queue, 503 at the end; ValueError."""
+        """Submit the work.
+
+        Raises ApiError: 429 with a full queue, 503 at the end, 400 for what the engine refuses.
+        """
         request = GenerationRequest(
             plan.prompt.token_ids,
             max_tokens=plan.max_tokens,
@@ -71,6 +75,10 @@ class AnswerService:
             raise ApiError(429, str(error), None, "queue_full", RETRY_AFTER) from error
         except DrainingError as error:
             raise ApiError(503, str(error), code="draining") from error
+        except ContextOverflowError:
+            raise
+        except ValueError as error:
+            raise ApiError(400, str(error)) from error
         parser = None
         if not plan.raw:
             parser = AnswerParser(

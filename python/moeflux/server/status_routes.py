@@ -52,26 +52,26 @@ def status_router(service: AnswerService) -> APIRouter:
     async def list_models() -> Response:
         """What is served, in the shapes of OpenAI and of Anthropic at once."""
         served = service.model()
-        whole = {"object": "list", "data": [_model(served)]}
-        pages = {"has_more": False, "first_id": served.name, "last_id": served.name}
+        whole = {"object": "list", "data": [_model(served, name) for name in served.names]}
+        pages = {"has_more": False, "first_id": served.names[0], "last_id": served.names[-1]}
         return json_response(whole | pages)
 
     @router.get("/v1/models/{model:path}", tags=["models"])
     async def retrieve_model(model: str) -> Response:
         """One model."""
-        return json_response(_model(service.model(model)))
+        return json_response(_model(service.model(model), model))
 
     return router
 
 
-def _model(served: ServedModel) -> dict[str, Any]:
+def _model(served: ServedModel, name: str) -> dict[str, Any]:
     return {
-        "id": served.name,
+        "id": name,
         "object": "model",
         "created": served.created,
         "owned_by": "moeflux",
         "max_model_len": served.context_size,
         "type": "model",
-        "display_name": served.name,
+        "display_name": name,
         "created_at": served.created_at,
     }
