@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from moeflux.engine.receipt import GenerationStats
-from moeflux.engine.sampler import Logits, log_probabilities, top_log_probabilities
+from moeflux.engine.sampler import Logits, largest_of, log_probabilities
 
 FinishReason = Literal["stop", "length"]
 
@@ -36,7 +36,7 @@ class TokenLogprobs:
     def of(cls, logits: Logits, token_id: int, n_top: int) -> TokenLogprobs:
         """Of `token_id` and the `n_top` likeliest, from logits [V]. Raises LogitsError."""
         log = log_probabilities(logits)
-        return cls(float(log[token_id]), tuple(top_log_probabilities(logits, n_top)))
+        return cls(float(log[token_id]), tuple(largest_of(log, n_top)))
 
 
 @dataclass(frozen=True)

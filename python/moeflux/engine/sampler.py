@@ -193,9 +193,13 @@ def top_log_probabilities(logits: Logits, n: int) -> list[tuple[int, float]]:
 
     Equals come in the order of their ids. Raises LogitsError; ValueError for n outside 0 .. V.
     """
-    if not 0 <= n <= len(logits):
-        raise ValueError(f"n must be 0 .. {len(logits)}, got {n}")
-    log = log_probabilities(logits)
+    return largest_of(log_probabilities(logits), n)
+
+
+def largest_of(log: NDArray[np.float64], n: int) -> list[tuple[int, float]]:
+    """The n largest of logarithms [V], as top_log_probabilities gives them."""
+    if not 0 <= n <= len(log):
+        raise ValueError(f"n must be 0 .. {len(log)}, got {n}")
     best = _largest(log, n) if n else np.arange(0)
     best = best[np.argsort(-log[best], kind="stable")]
     return [(int(token_id), float(log[token_id])) for token_id in best]
