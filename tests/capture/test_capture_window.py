@@ -107,6 +107,15 @@ def test_w2_chunks_are_counted_from_the_begin_of_each_prompt() -> None:
     assert prompt(window, 3) == [[], [], [0]]
 
 
+def test_w2_chunks_count_on_where_other_prompts_come_between() -> None:
+    window = CaptureWindow(Window("prefill", chunk=2, layer=0, n_layers=1), N_LAYERS)
+    assert prompt(window, 2) == [[], []]
+    assert prompt(window, 1) == [[]]
+    window.begin_prompt(2)
+    window.begin_chunk()
+    assert layers_of_step(window) == [0]
+
+
 def test_w2_decode_steps_have_no_window_of_a_prompt() -> None:
     window = CaptureWindow(Window("prefill"), N_LAYERS)
     assert token(window) == []

@@ -169,6 +169,18 @@ def test_a_file_under_the_name_of_another_is_damage(checkpoint: Path, folder: Pa
         assert not first.exists()
 
 
+@pytest.mark.parametrize("field", ["kind", "model", "device", "program", "parent"])
+def test_a_file_that_is_not_what_its_name_says_is_damage(
+    checkpoint: Path, folder: Path, field: str
+) -> None:
+    with storing(checkpoint, folder) as model:
+        keep(model, 64)
+        (path,) = prefix_files(folder)
+        edited(path, lambda stored: stored.header.update({field: "another"}))
+        assert resumed(model) == 0
+        assert not path.exists()
+
+
 def test_a_file_with_other_tokens_is_damage(checkpoint: Path, folder: Path) -> None:
     with storing(checkpoint, folder) as model:
         keep(model, 64)

@@ -171,6 +171,16 @@ def test_only_empty_sessions_are_filled(model: moeflux.Model) -> None:
         store_of(model).resume(session, LONG)
 
 
+@pytest.mark.parametrize(
+    ("tokens", "what"), [([], "at least one token"), ([2**40], "ids 0 .. 319")]
+)
+def test_a_prompt_that_prefill_would_refuse_is_refused(
+    model: moeflux.Model, tokens: list[int], what: str
+) -> None:
+    with pytest.raises(ValueError, match=what):
+        store_of(model).resume(model.session(), tokens)
+
+
 def test_a_session_too_small_for_a_prefix_gets_a_shorter_one(model: moeflux.Model) -> None:
     keep(model, LONG, 64, 192)
     session = model.session(100)

@@ -60,6 +60,28 @@ def test_a_file_that_another_process_is_saving_is_left_alone(
     assert (tmp_path / "chat.partial").read_bytes() == b"of another process"
 
 
+def test_a_file_that_gets_its_name_while_another_opens_it_is_not_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, locked = tmp_path / "chat", []
+    (tmp_path / "chat.partial").write_bytes(b"of another process")
+    lock = fcntl.flock
+
+    def finish_the_other_first(descriptor: int, operation: int) -> None:
+        if not locked:
+            (tmp_path / "chat.partial").rename(path)
+        locked.append(descriptor)
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", finish_the_other_first)
+    with SavedFile(path) as file:
+        assert path.read_bytes() == b"of another process"
+        file.write(0, b"ours")
+        file.commit()
+    assert path.read_bytes() == b"ours"
+    assert len(locked) == 2
+
+
 def test_a_save_that_ends_early_leaves_no_partial_file(tmp_path: Path) -> None:
     with SavedFile(tmp_path / "chat") as file:
         file.write(0, b"some")

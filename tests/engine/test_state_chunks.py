@@ -67,6 +67,32 @@ def test_other_threads_take_turns_between_chunks(model: moeflux.Model) -> None:
     assert other.position == len(PROMPT)
 
 
+def test_two_threads_on_one_session_leave_it_with_what_it_says_it_has(
+    model: moeflux.Model,
+) -> None:
+    session, straight = model.session(), model.session()
+    start = threading.Barrier(3)
+
+    def decode(first: int) -> None:
+        start.wait(timeout=60)
+        for token in range(first, first + 20):
+            session.decode(token)
+
+    def prefill() -> None:
+        start.wait(timeout=60)
+        session.prefill(PROMPT[:70])
+
+    threads = [threading.Thread(target=decode, args=(first,)) for first in (10, 50)]
+    threads.append(threading.Thread(target=prefill))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert sorted(session.tokens) == sorted([*range(10, 30), *range(50, 70), *PROMPT[:70]])
+    straight.prefill(session.tokens)
+    assert_same_state(session, straight)
+
+
 def test_logits_are_not_known_inside_a_prompt(model: moeflux.Model) -> None:
     session = model.session()
     session.decode(1)

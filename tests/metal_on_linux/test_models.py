@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -94,6 +96,43 @@ def test_streaming_changes_no_bit(
     with moeflux.load(tiny_folder(kind), device="metal", memory=memory, settings=chosen) as model:
         assert model.runtime.experts.n_slots == n_slots
         assert_same_bits(run(model, [PROMPT]), expected)
+
+
+@pytest.mark.parametrize("kind", ["qwen3_5_moe", "qwen3_moe"])
+def test_going_back_forking_and_restoring_change_no_bit(
+    tiny_folder: CheckpointFolders, tmp_path: Path, kind: str
+) -> None:
+    """Tokens that are fed again come in as they came, since a prompt is summed in another order."""
+    with moeflux.load(tiny_folder(kind), device="metal") as model:
+        expected = run(model, [PROMPT])
+        session = model.session(128)
+        session.prefill(PROMPT)
+        session.checkpoint()
+        for token in (8, *DECODED):
+            session.decode(token)
+        session.rewind(len(PROMPT))
+        session.save(tmp_path / "session")
+        for other in (session.fork(), model.restore(tmp_path / "session"), session):
+            rows = [other.logits, *(other.decode(token) for token in DECODED)]
+            assert_same_bits(np.stack(rows), expected)
+        session.truncate(len(PROMPT) + 2)
+        rows = [session.decode(token) for token in DECODED[2:]]
+        assert_same_bits(np.stack(rows), expected[3:])
+
+
+def test_a_stored_prefix_gives_the_bits_of_a_straight_prefill(
+    tiny_folder: CheckpointFolders, tmp_path: Path
+) -> None:
+    settings = moeflux.Settings(prefix_folder=str(tmp_path))
+    with moeflux.load(tiny_folder("qwen3_5_moe"), device="metal", settings=settings) as model:
+        expected, session = run(model, [PROMPT]), model.session(128)
+        assert model.prefixes is not None
+        session.prefill(PROMPT[:64])
+        assert model.prefixes.keep(session)
+        session.reset()
+        assert model.prefixes.resume(session, PROMPT) == 64
+        rows = [session.prefill(PROMPT[64:]), *(session.decode(token) for token in DECODED)]
+        assert_same_bits(np.stack(rows), expected)
 
 
 def test_interleaved_sessions_give_the_same_bits_as_one_alone(

@@ -22,6 +22,7 @@ from moeflux.engine.session import Session
 from moeflux.engine.state import SequenceState
 from moeflux.engine.state_file import StateHeader, StateReader, stored_nbytes, write_state
 from moeflux.engine.state_parts import TOKENS, fill_layers, layer_parts, read_tokens, tokens_part
+from moeflux.engine.transcript import checked_tokens
 from moeflux.errors import SessionStateError, SnapshotError
 from moeflux.memory import parse_size
 from moeflux.settings import Settings
@@ -77,23 +78,24 @@ class PrefixStore:
     def resume(self, session: Session, token_ids: Sequence[int]) -> int:
         """Fill an empty session from the longest stored prefix that is shorter than the prompt.
 
-        How many positions that are. Raises SessionStateError for a session that is not empty.
+        How many positions that are. Raises SessionStateError for a session that is not empty,
+        ValueError for a prompt that prefill would refuse.
         """
         if session.position or session.dirty:
             raise SessionStateError(
                 f"only an empty session can be filled, got one at position {session.position}"
             )
+        tokens = checked_tokens(token_ids, self._runtime.decoder.vocabulary)
         with self._lock:
             root = root_key(self._runtime.identity())
-            most = max(0, min(len(token_ids) - 1, session.context_size))
-            keys = prefix_keys(root, token_ids[:most])
+            keys = prefix_keys(root, tokens[: min(len(tokens) - 1, session.context_size)])
             self._tiers.refresh()
             while True:
                 position, chain = self._tiers.longest(keys, root)
                 if not position:
                     self._n_missed += 1
                     return 0
-                if self._fill(session, token_ids[:position], [root, *chain]):
+                if self._fill(session, tokens[:position], [root, *chain]):
                     self._n_resumed += 1
                     self._n_resumed_tokens += position
                     return position
