@@ -78,6 +78,8 @@ class Settings:
     """Further attempts at a read that failed, before it is an error."""
     models_folder: str = "~/.moeflux/models"
     """Where `moeflux pull` puts models, and links to those that it put elsewhere."""
+    chat_history: str = "~/.moeflux/chat_history"
+    """What was typed in `moeflux chat`, to be called back; "" for no such file."""
     hub_endpoint: str = ""
     """Address of the hub; "" means that of huggingface_hub."""
     prefix_memory: str = "0"

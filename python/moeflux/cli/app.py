@@ -10,6 +10,7 @@ import typer
 
 import moeflux
 from moeflux.cli.bench import bench
+from moeflux.cli.chat import chat
 from moeflux.cli.convert import convert, verify
 from moeflux.cli.devices import devices
 from moeflux.cli.doctor import doctor
@@ -32,6 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(run)
+app.command()(chat)
 app.command()(serve)
 app.command()(info)
 app.command()(plan)
