@@ -6,9 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 import moeflux
 from tiny_checkpoint import CheckpointFolders, TinyModel, write_hf, write_mlx
+
+# An example's time says nothing on a machine that has other work.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 KINDS = ("qwen3_5_moe", "qwen3_next", "qwen3_moe")
 
