@@ -18,10 +18,10 @@ def load_with_slots(
 ) -> LoadWithSlots:
     """Loads the tiny model with a number of slots, without a cap on the states of sessions."""
     monkeypatch.setattr("moeflux.engine.budget.resident_memory", lambda: 0)
-    settings = moeflux.Settings(prefill_chunk=64, prefetch="off")
     folder = tiny_folder("qwen3_5_moe")
 
-    def load(n_slots: int) -> moeflux.Model:
+    def load(n_slots: int, prefetch: str = "off") -> moeflux.Model:
+        settings = moeflux.Settings(prefill_chunk=64, prefetch=prefetch)
         with moeflux.load(folder, device="cpu", settings=settings) as probe:
             needs = probe.memory_needs
         memory = needs.fixed_nbytes + n_slots * needs.slot_nbytes

@@ -12,7 +12,7 @@ from moeflux.engine.generate import Generation
 from moeflux.server.job import GenerationRequest, Job
 
 Item = moeflux.Event | moeflux.PrefillProgress
-LoadWithSlots = Callable[[int], moeflux.Model]
+LoadWithSlots = Callable[..., moeflux.Model]
 TIMEOUT = 120
 
 PROMPTS = [

@@ -51,12 +51,14 @@ def test_all_that_a_request_asks_for_reaches_its_generation(
     assert all(event.logprobs and len(event.logprobs.top) == 2 for event in events)
 
 
-@pytest.mark.parametrize("n_slots", [2, 5, 12])
+@pytest.mark.parametrize(
+    ("n_slots", "prefetch"), [(2, "off"), (5, "off"), (12, "combined"), (20, "auto")]
+)
 def test_tokens_are_as_if_alone_whatever_is_in_flight(
-    load_with_slots: LoadWithSlots, n_slots: int
+    load_with_slots: LoadWithSlots, n_slots: int, prefetch: str
 ) -> None:
     wanted = requests(8)
-    with load_with_slots(n_slots) as model:
+    with load_with_slots(n_slots, prefetch) as model:
         assert model.runtime.experts.n_slots == n_slots
         expected = [alone(model, request) for request in wanted]
         with Scheduler(model, max_active=5, max_queued=8) as scheduler:
