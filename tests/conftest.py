@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,27 @@ settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 KINDS = ("qwen3_5_moe", "qwen3_next", "qwen3_moe")
+
+OPTIONAL_MARKERS = ("fuzz", "metal_bench", "readme")
+LEFT_OUT = pytest.StashKey[Counter[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[LEFT_OUT] = Counter()
+
+
+def pytest_deselected(items: Sequence[pytest.Item]) -> None:
+    for item in items:
+        item.config.stash[LEFT_OUT].update(
+            name for name in OPTIONAL_MARKERS if item.get_closest_marker(name)
+        )
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    for name, count in sorted(config.stash[LEFT_OUT].items()):
+        terminalreporter.write_line(f"left out without -m {name}: {count} tests")
 
 
 @pytest.fixture(scope="session")
