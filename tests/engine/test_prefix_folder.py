@@ -169,6 +169,27 @@ def test_a_file_under_the_name_of_another_is_damage(checkpoint: Path, folder: Pa
         assert not first.exists()
 
 
+def test_a_file_of_another_version_is_removed(checkpoint: Path, folder: Path) -> None:
+    with storing(checkpoint, folder) as model:
+        keep(model, 64)
+        (path,) = prefix_files(folder)
+        edited(path, lambda stored: setattr(stored, "version", 2))
+        assert resumed(model) == 0
+        assert not path.exists()
+
+
+def test_a_file_of_somebody_else_can_be_read(
+    checkpoint: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    with storing(checkpoint, folder) as model:
+        keep(model, 64)
+        monkeypatch.setattr("os.utime", refuse)
+        assert resumed(model) == 64
+
+
 @pytest.mark.parametrize("field", ["kind", "model", "device", "program", "parent"])
 def test_a_file_that_is_not_what_its_name_says_is_damage(
     checkpoint: Path, folder: Path, field: str

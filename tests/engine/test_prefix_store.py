@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
@@ -194,6 +195,15 @@ def test_counts_tell_what_was_resumed(model: moeflux.Model) -> None:
     counts = store_of(model).counts
     assert (counts.n_resumed, counts.n_missed, counts.n_resumed_tokens) == (2, 1, 256)
     assert counts.n_failed == 0
+
+
+def test_counts_can_be_read_while_a_prompt_is_kept(model: moeflux.Model) -> None:
+    counted: list[object] = []
+    reader = threading.Thread(target=lambda: counted.append(store_of(model).counts))
+    with store_of(model)._lock:
+        reader.start()
+        reader.join(timeout=60)
+    assert len(counted) == 1
 
 
 def test_what_is_used_stays_and_the_rest_gives_way(tiny_folder: CheckpointFolders) -> None:

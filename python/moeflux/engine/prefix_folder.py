@@ -67,8 +67,8 @@ class PrefixFolder:
 
     def touch(self, file: PrefixFile) -> None:
         """It has been used now."""
-        # Others may have removed or own it; it is a matter of order only.
-        with suppress(FileNotFoundError, PermissionError), _naming(file.path):
+        # Only the order in which files give way is lost where it is gone or somebody else's.
+        with _naming(file.path), suppress(FileNotFoundError, PermissionError):
             os.utime(file.path)
 
     def remove(self, file: PrefixFile) -> None:

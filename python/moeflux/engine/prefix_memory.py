@@ -57,10 +57,8 @@ class PrefixMemory(Mapping[str, _Kept]):
         self._room = nbytes
         self._kept: dict[str, _Kept] = {}
         self._clock = count()
-
-    @property
-    def used_nbytes(self) -> int:
-        return sum(kept.nbytes for kept in self._kept.values())
+        self.used_nbytes = 0
+        """Bytes of all images."""
 
     def __getitem__(self, key: str) -> _Kept:
         return self._kept[key]
@@ -76,8 +74,6 @@ class PrefixMemory(Mapping[str, _Kept]):
 
         Then nothing gives way.
         """
-        if nbytes > self._room - sum(self._kept[key].nbytes for key in needed if key in self):
-            return False
         free = self._room - self.used_nbytes
         leaving: list[str] = []
         for key in dispensable(self, needed):
@@ -88,12 +84,13 @@ class PrefixMemory(Mapping[str, _Kept]):
         if free < nbytes:
             return False
         for key in leaving:
-            del self._kept[key]
+            self.remove(key)
         return True
 
     def add(self, key: str, parent: str, image: Image) -> None:
-        """Keep an image, for which there is room."""
+        """Keep an image that is new and for which there is room."""
         self._kept[key] = _Kept(image, parent, next(self._clock))
+        self.used_nbytes += image.nbytes
 
     def touch(self, key: str) -> None:
         """It has been used now."""
@@ -101,7 +98,9 @@ class PrefixMemory(Mapping[str, _Kept]):
             self._kept[key].used = next(self._clock)
 
     def remove(self, key: str) -> None:
-        self._kept.pop(key, None)
+        """Forget it, if it is there."""
+        if (kept := self._kept.pop(key, None)) is not None:
+            self.used_nbytes -= kept.nbytes
 
     def open(self, key: str) -> AbstractContextManager[Source]:
         """To be read."""

@@ -62,14 +62,14 @@ class PrefixStore:
 
     @property
     def counts(self) -> PrefixCounts:
-        with self._lock:
-            return PrefixCounts(
-                self._n_resumed,
-                self._n_missed,
-                self._n_resumed_tokens,
-                self._tiers.n_failed,
-                self._tiers.memory.used_nbytes,
-            )
+        """As they are now, also while a prompt is resumed or kept."""
+        return PrefixCounts(
+            self._n_resumed,
+            self._n_missed,
+            self._n_resumed_tokens,
+            self._tiers.n_failed,
+            self._tiers.memory.used_nbytes,
+        )
 
     def boundaries(self, token_ids: Sequence[int], ends: Collection[int]) -> tuple[int, ...]:
         """Positions of a prompt worth keeping, ascending; turns end at the positions `ends`."""

@@ -10,7 +10,7 @@ from moeflux.engine.prefix_folder import PrefixFile, PrefixFolder
 from moeflux.engine.prefix_memory import Image, PrefixMemory
 from moeflux.engine.prefix_tree import lineage
 from moeflux.engine.state_file import Source, Target
-from moeflux.errors import SnapshotDamagedError, SnapshotError
+from moeflux.errors import SnapshotDamagedError, SnapshotError, SnapshotMismatchError
 
 _log = logging.getLogger(__name__)
 
@@ -46,17 +46,16 @@ class PrefixTiers:
 
     def open(self, key: str, needed: Collection[str]) -> AbstractContextManager[Source]:
         """A prefix to be read; a file becomes an image where that fits. Raises SnapshotError."""
-        file = self._files.get(key)
-        if self._folder is not None and file is not None:
-            self._folder.touch(file)
-            if key not in self.memory and self.memory.make_room(file.nbytes, needed):
-                with self._folder.open(file) as source:
+        folder, file = self._folder, self._files.get(key)
+        if folder is not None and file is not None:
+            folder.touch(file)
+            if key not in self.memory:
+                source = folder.open(file)
+                if not self.memory.make_room(source.nbytes, needed):
+                    return source
+                with source:
                     self.memory.add(key, file.parent, Image.of(source))
-        if key in self.memory:
-            return self.memory.open(key)
-        assert self._folder is not None
-        assert file is not None
-        return self._folder.open(file)
+        return self.memory.open(key)
 
     def add(
         self, chain: Sequence[str], parent: str, nbytes: int, write: Callable[[Target], None]
@@ -85,11 +84,12 @@ class PrefixTiers:
                 return
 
     def drop(self, key: str, error: SnapshotError) -> None:
-        """Reading a prefix failed: forget it, and remove its file if that is damaged."""
+        """Reading a prefix failed: forget it, and remove its file if that is not what it was."""
         self._note(error)
         self.memory.remove(key)
         file = self._files.pop(key, None)
-        if self._folder is None or file is None or not isinstance(error, SnapshotDamagedError):
+        of_no_use = isinstance(error, SnapshotDamagedError | SnapshotMismatchError)
+        if self._folder is None or file is None or not of_no_use:
             return
         try:
             self._folder.remove(file)

@@ -60,9 +60,9 @@ def lineage(key: str, root: str, tiers: Sequence[Mapping[str, Stored]]) -> list[
 
 
 def dispensable(stored: Mapping[str, Stored], needed: Collection[str]) -> Iterator[str]:
-    """Keys in the order in which they give way: of those that are no parent, the one used last.
+    """Keys in the order in which they give way; those in `needed` never do.
 
-    Those in `needed` never do.
+    Of those that are no other's parent, it is the one whose last use is longest ago.
     """
     left = dict(stored)
     while True:
