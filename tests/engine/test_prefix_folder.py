@@ -15,7 +15,7 @@ from sequences import PROMPT, assert_same_bits
 from stored_states import StoredState, edited
 
 import moeflux
-from moeflux.engine.prefix_store import PrefixStore
+from moeflux.engine.prefixes.store import PrefixStore
 from tiny_checkpoint import CheckpointFolders
 
 SCRIPT = Path(__file__).with_name("prefix_process.py")

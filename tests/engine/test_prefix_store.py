@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sequences import PROMPT, assert_same_bits, assert_same_state
 
 import moeflux
-from moeflux.engine.prefix_store import PrefixStore
+from moeflux.engine.prefixes.store import PrefixStore
 from tiny_checkpoint import CheckpointFolders
 
 KINDS = ("qwen3_5_moe", "qwen3_next", "qwen3_moe")

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from moeflux.engine.identity import StateIdentity
-from moeflux.engine.prefix_tree import boundaries, dispensable, lineage, prefix_keys, root_key
+from moeflux.engine.prefixes.tree import boundaries, dispensable, lineage, prefix_keys, root_key
+from moeflux.engine.snapshots.identity import StateIdentity
 
 TOKENS = list(range(200))
 

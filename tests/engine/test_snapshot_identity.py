@@ -11,7 +11,7 @@ import pytest
 import moeflux
 from moeflux.checkpoint import Checkpoint
 from moeflux.checkpoint.watch import FileWatch
-from moeflux.engine.identity import Fingerprint
+from moeflux.engine.snapshots.identity import Fingerprint
 from tiny_checkpoint import CheckpointFolders, TinyModel, write_mlx
 
 

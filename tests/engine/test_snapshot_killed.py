@@ -11,7 +11,7 @@ import pytest
 from sequences import PROMPT
 
 import moeflux
-from moeflux.engine.saved_file import SavedFile
+from moeflux.engine.snapshots.saved_file import SavedFile
 from tiny_checkpoint import CheckpointFolders
 
 SCRIPT = Path(__file__).with_name("killed_saves.py")

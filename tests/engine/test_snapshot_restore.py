@@ -16,7 +16,7 @@ from stored_states import StoredState, edited
 
 import moeflux
 from moeflux._core import Device
-from moeflux.engine.identity import device_identity
+from moeflux.engine.snapshots.identity import device_identity
 from tiny_checkpoint import CheckpointFolders
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from moeflux.engine.account import Account
 from moeflux.engine.choice import TokenChoice
 from moeflux.engine.events import Event, FinishReason, PrefillProgress
-from moeflux.engine.prefix_store import PrefixStore
+from moeflux.engine.prefixes.store import PrefixStore
 from moeflux.engine.prompt import PromptRun
 from moeflux.engine.receipt import GenerationStats, phase_stats, predictor_stats
 from moeflux.engine.request import Request

@@ -28,15 +28,15 @@ from moeflux.engine.budget import (
 from moeflux.engine.chosen import open_named_device, stream_settings
 from moeflux.engine.constraint import Constraint
 from moeflux.engine.generate import Generation, Watchers
-from moeflux.engine.identity import Fingerprint
 from moeflux.engine.prefill import Prefill
-from moeflux.engine.prefix_store import PrefixStore, open_prefix_store
+from moeflux.engine.prefixes.store import PrefixStore, open_prefix_store
 from moeflux.engine.request import Limits, Request, RequestOptions, SamplingOptions
 from moeflux.engine.routes import RouteRecorder
 from moeflux.engine.runtime import Runtime
 from moeflux.engine.sampler import Sampler, SamplingParams
 from moeflux.engine.session import Session
-from moeflux.engine.snapshot import restore_snapshot
+from moeflux.engine.snapshots.identity import Fingerprint
+from moeflux.engine.snapshots.snapshot import restore_snapshot
 from moeflux.engine.state import new_state
 from moeflux.engine.state_budget import StateBudget
 from moeflux.experts.stream import ExpertStream

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 
 from moeflux.engine.events import PrefillProgress
-from moeflux.engine.prefix_store import PrefixStore
+from moeflux.engine.prefixes.store import PrefixStore
 from moeflux.engine.session import Session
 
 

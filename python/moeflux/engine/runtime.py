@@ -17,8 +17,8 @@ from moeflux.capture import StepCapture
 from moeflux.capture.process import CAPTURES
 from moeflux.checkpoint.watch import FileWatch
 from moeflux.engine.account import Account, Ledger, Totals, drive_nbytes
-from moeflux.engine.identity import Fingerprint, StateIdentity, state_identity
 from moeflux.engine.routes import RouteRecorder
+from moeflux.engine.snapshots.identity import Fingerprint, StateIdentity, state_identity
 from moeflux.engine.state_budget import StateBudget
 from moeflux.errors import SessionStateError
 from moeflux.experts.stream import ExpertStream

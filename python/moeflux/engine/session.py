@@ -14,7 +14,7 @@ from moeflux.engine.account import Account
 from moeflux.engine.decode import DecodeStep
 from moeflux.engine.prefill import Prefill
 from moeflux.engine.runtime import Runtime
-from moeflux.engine.snapshot import save_snapshot
+from moeflux.engine.snapshots.snapshot import save_snapshot
 from moeflux.engine.state import SequenceState, StateCheckpoint, new_state
 from moeflux.engine.transcript import checked_tokens
 from moeflux.engine.turn import Turns

@@ -15,9 +15,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from moeflux.engine.prefix_tree import KEY_LENGTH, dispensable
-from moeflux.engine.saved_file import PARTIAL_SUFFIX, SavedFile
-from moeflux.engine.state_source import FileSource
+from moeflux.engine.prefixes.tree import KEY_LENGTH, dispensable
+from moeflux.engine.snapshots.saved_file import PARTIAL_SUFFIX, SavedFile
+from moeflux.engine.snapshots.source import FileSource
 from moeflux.errors import SnapshotError
 
 LOCK_NAME = "lock"

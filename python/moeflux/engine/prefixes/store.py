@@ -13,15 +13,21 @@ from itertools import pairwise
 from pathlib import Path
 
 from moeflux.engine.budget import prefix_memory_nbytes
-from moeflux.engine.prefix_folder import PrefixFolder
-from moeflux.engine.prefix_memory import PrefixMemory
-from moeflux.engine.prefix_tiers import PrefixTiers
-from moeflux.engine.prefix_tree import boundaries, prefix_keys, root_key
+from moeflux.engine.prefixes.folder import PrefixFolder
+from moeflux.engine.prefixes.memory import PrefixMemory
+from moeflux.engine.prefixes.tiers import PrefixTiers
+from moeflux.engine.prefixes.tree import boundaries, prefix_keys, root_key
 from moeflux.engine.runtime import BLOCK, Runtime
 from moeflux.engine.session import Session
+from moeflux.engine.snapshots.format import StateHeader, StateReader, stored_nbytes, write_state
+from moeflux.engine.snapshots.parts import (
+    TOKENS,
+    fill_layers,
+    layer_parts,
+    read_tokens,
+    tokens_part,
+)
 from moeflux.engine.state import SequenceState
-from moeflux.engine.state_file import StateHeader, StateReader, stored_nbytes, write_state
-from moeflux.engine.state_parts import TOKENS, fill_layers, layer_parts, read_tokens, tokens_part
 from moeflux.engine.transcript import checked_tokens
 from moeflux.errors import SessionStateError, SnapshotError
 from moeflux.memory import parse_size

@@ -11,8 +11,8 @@ from typing import Protocol
 
 import numpy as np
 
-from moeflux.engine.identity import StateIdentity
 from moeflux.engine.runtime import BLOCK
+from moeflux.engine.snapshots.identity import StateIdentity
 
 KEY_LENGTH = 32
 """Hexadecimal digits."""

@@ -6,10 +6,10 @@ import logging
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 
-from moeflux.engine.prefix_folder import PrefixFile, PrefixFolder
-from moeflux.engine.prefix_memory import Image, PrefixMemory
-from moeflux.engine.prefix_tree import lineage
-from moeflux.engine.state_file import Source, Target
+from moeflux.engine.prefixes.folder import PrefixFile, PrefixFolder
+from moeflux.engine.prefixes.memory import Image, PrefixMemory
+from moeflux.engine.prefixes.tree import lineage
+from moeflux.engine.snapshots.format import Source, Target
 from moeflux.errors import SnapshotDamagedError, SnapshotError, SnapshotMismatchError
 
 _log = logging.getLogger(__name__)

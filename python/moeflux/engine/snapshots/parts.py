@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from moeflux.engine.runtime import Runtime
+from moeflux.engine.snapshots.format import Part, StateReader
+from moeflux.engine.snapshots.transfer import Transfer
 from moeflux.engine.state import SequenceState
-from moeflux.engine.state_file import Part, StateReader
-from moeflux.engine.transfer import Transfer
 
 TOKENS = "tokens"
 _TOKEN_DTYPE = np.dtype("<i4")

@@ -19,7 +19,7 @@ from typing import Protocol
 
 from moeflux._core import crc32c
 from moeflux.checkpoint.json_file import parse_object
-from moeflux.engine.identity import StateIdentity
+from moeflux.engine.snapshots.identity import StateIdentity
 from moeflux.errors import (
     CheckpointError,
     SnapshotDamagedError,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from moeflux._core import Buffer, Step
 from moeflux.engine.runtime import Runtime
-from moeflux.engine.state_file import StateReader
+from moeflux.engine.snapshots.format import StateReader
 
 
 class Transfer:

@@ -8,10 +8,8 @@ import numpy as np
 
 from moeflux.blocks.workspace import Float32Array
 from moeflux.engine.runtime import Runtime
-from moeflux.engine.saved_file import SavedFile
-from moeflux.engine.state import SequenceState, new_state
-from moeflux.engine.state_file import StateHeader, StateReader, write_state
-from moeflux.engine.state_parts import (
+from moeflux.engine.snapshots.format import StateHeader, StateReader, write_state
+from moeflux.engine.snapshots.parts import (
     TOKENS,
     array_part,
     fill_layers,
@@ -19,7 +17,9 @@ from moeflux.engine.state_parts import (
     read_tokens,
     tokens_part,
 )
-from moeflux.engine.state_source import FileSource
+from moeflux.engine.snapshots.saved_file import SavedFile
+from moeflux.engine.snapshots.source import FileSource
+from moeflux.engine.state import SequenceState, new_state
 from moeflux.engine.transcript import Transcript, checked_tokens
 from moeflux.errors import ContextOverflowError, SnapshotMismatchError
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from moeflux.engine.prefix_tree import dispensable
-from moeflux.engine.state_file import Source, Target
+from moeflux.engine.prefixes.tree import dispensable
+from moeflux.engine.snapshots.format import Source, Target
 
 
 class Image:

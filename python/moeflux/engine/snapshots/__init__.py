@@ -1,0 +1,1 @@
+"""Snapshots: states of sessions as files, their format, and what they belong to."""
