@@ -72,8 +72,11 @@ class Terminal:
 
 
 @contextmanager
-def running(*arguments: str, **environment: str) -> Iterator[Terminal]:
-    """The command line in a terminal of its own, ended with the block."""
+def running(*arguments: str, before: str = "", **environment: str) -> Iterator[Terminal]:
+    """The command line in a terminal of its own, ended with the block.
+
+    `before`: statements that its process runs first.
+    """
     variables = os.environ | {
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
         "TERM": "xterm-256color",
@@ -83,7 +86,7 @@ def running(*arguments: str, **environment: str) -> Iterator[Terminal]:
     }
     child = pexpect.spawn(
         sys.executable,
-        ["-m", "moeflux.cli", *arguments],
+        ["-c", f"{before}\nimport sys\nfrom moeflux.cli import main\nsys.exit(main())", *arguments],
         env=variables,
         dimensions=(LINES, COLUMNS),
         timeout=TIMEOUT,

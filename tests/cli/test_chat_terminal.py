@@ -9,12 +9,31 @@ import pytest
 from terminal import Terminal, running
 
 OPTIONS = ("--temp", "0", "--device", "cpu")
+SLOW_DEVICE = """
+import time
+from moeflux.engine.session import Session
+decode = Session.decode
+def slow(session, token_id, position=None):
+    time.sleep(0.3)
+    return decode(session, token_id, position)
+Session.decode = slow
+"""
+"""An answer takes as long as a test needs to press a key."""
 
 
 @pytest.fixture
 def terminal(tmp_path: Path) -> Iterator[Terminal]:
     history = str(tmp_path / "folder" / "history")
     with running("chat", "demo", *OPTIONS, MOEFLUX_CHAT_HISTORY=history) as opened:
+        opened.wait_for_prompt()
+        yield opened
+
+
+@pytest.fixture
+def slow_terminal(tmp_path: Path) -> Iterator[Terminal]:
+    history = str(tmp_path / "history")
+    arguments = ("chat", "demo", *OPTIONS)
+    with running(*arguments, before=SLOW_DEVICE, MOEFLUX_CHAT_HISTORY=history) as opened:
         opened.wait_for_prompt()
         yield opened
 
@@ -51,15 +70,16 @@ def test_thinking_can_be_hidden(terminal: Terminal) -> None:
 
 
 def test_control_c_stops_the_answer_and_again_at_the_prompt_the_program(
-    terminal: Terminal,
+    slow_terminal: Terminal,
 ) -> None:
-    terminal.enter("Write a very long class with many methods.")
-    terminal.wait_for("class")
-    terminal.press("\x03")
-    terminal.wait_for("(stopped)")
-    terminal.wait_for_prompt()
-    terminal.press("\x03")
-    assert terminal.exit_code() == 0
+    slow_terminal.enter("Write a function that adds two numbers.")
+    slow_terminal.wait_for("I need")
+    slow_terminal.press("\x03")
+    slow_terminal.wait_for("(stopped)")
+    slow_terminal.wait_for_prompt()
+    slow_terminal.press("\x03")
+    assert slow_terminal.exit_code() == 0
+    assert "def " not in slow_terminal.text
 
 
 def test_control_c_empties_a_line_and_asks_once_at_an_empty_one(terminal: Terminal) -> None:
@@ -97,3 +117,19 @@ def test_alt_enter_starts_a_new_line(terminal: Terminal) -> None:
     terminal.press("one\x1b\rtwo")
     terminal.wait_for("two")
     assert [line.strip() for line in terminal.lines[-2:]] == ["> one", "two"]
+
+
+def test_an_answer_that_is_cut_off_says_so(tmp_path: Path) -> None:
+    history = str(tmp_path / "history")
+    with running("chat", "demo", "--max-tokens", "5", MOEFLUX_CHAT_HISTORY=history) as terminal:
+        terminal.enter("Write a class.")
+        terminal.wait_for("(cut off after 5 tokens: --max-tokens allows no more)")
+
+
+def test_keys_pressed_during_an_answer_wait_for_the_prompt(slow_terminal: Terminal) -> None:
+    slow_terminal.enter("Write a function that adds two numbers.")
+    slow_terminal.wait_for("I need")
+    slow_terminal.press("/quit")
+    slow_terminal.wait_for("> /quit")
+    assert slow_terminal.lines[-1] == "> /quit"
+    assert slow_terminal.text.count("/quit") == 1

@@ -112,6 +112,18 @@ def test_an_answer_that_is_stopped_stays_as_far_as_it_came(demo: moeflux.Model) 
     assert answer(conversation, "Go on.")
 
 
+def test_stats_say_why_an_answer_ended(demo: moeflux.Model) -> None:
+    conversation = Conversation(demo, options=RequestOptions(max_tokens=3, temperature=0.0))
+    answer(conversation, "Write a class.")
+    assert conversation.stats is not None
+    assert conversation.stats.finish_reason == "length"
+    assert conversation.stats.generation.generated_tokens == 3
+    stopped = conversation.ask("Write another class.")
+    next(part for part in stopped if not isinstance(part, PrefillProgress))
+    stopped.close()
+    assert conversation.stats.finish_reason is None
+
+
 def test_an_interrupt_inside_a_step_does_not_end_the_conversation(
     demo: moeflux.Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:

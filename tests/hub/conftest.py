@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tiny_checkpoint import MlxLayout, TinyModel, write_mlx
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # no test here takes the power away
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-folder"))
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", CHUNK_NBYTES)
     monkeypatch.setattr(download, "HEADER_NBYTES", HEADER_NBYTES)

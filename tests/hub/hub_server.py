@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 NAME = "org/tiny"
 """Of the repository that most tests pull."""
-CHUNK_NBYTES = 1024
+CHUNK_NBYTES = 4096
 """What the client writes at a time; what it has of the next is lost where a connection breaks."""
 HEADER_NBYTES = 100
 """What the client asks for to learn how long a shard's header is: less than it takes."""

@@ -66,10 +66,12 @@ def chat(
     settings = given_settings(threads, ctx_size)
     screen = _screen(settings)
     screen.shows_thinking = not hide_thinking
-    screen.greet(f"loading {model}")
+    screen.mention(f"loading {model}")
     with moeflux.load(model, device, memory, settings) as loaded:
         conversation = Conversation(loaded, system, options)
-        screen.greet(f"{conversation.session.context_size} tokens of context; /help lists commands")
+        screen.mention(
+            f"{conversation.session.context_size} tokens of context; /help lists commands"
+        )
         return _talk(conversation, screen)
 
 
@@ -92,11 +94,23 @@ def _talk(conversation: Conversation, screen: Screen) -> ExitCode:
                 commands.run(line)
             else:
                 screen.show(conversation.ask(commands.message_of(line)))
+                _mention_end(conversation, screen)
         except ContextOverflowError as error:
             screen.complain(f"{error}: /undo and /reset make room, --ctx-size gives more")
         except (MoefluxError, OSError, ValueError) as error:
             screen.complain(str(error))
     return ExitCode.FAILED if screen.failed else ExitCode.DONE
+
+
+def _mention_end(conversation: Conversation, screen: Screen) -> None:
+    """Why the answer ended, where that is not plain to see."""
+    stats = conversation.stats
+    if stats is not None and stats.finish_reason == "length":
+        full = conversation.session.position >= conversation.session.context_size
+        why = "the context is full" if full else "--max-tokens allows no more"
+        screen.mention(f"(cut off after {stats.generation.generated_tokens} tokens: {why})")
+    elif not conversation.messages[-1]["content"] and not screen.shows_thinking:
+        screen.mention("(nothing but hidden thinking)")
 
 
 class PlainScreen:
@@ -122,7 +136,7 @@ class PlainScreen:
                     _write(part.text)
         _write("\n")
 
-    def greet(self, text: str) -> None:
+    def mention(self, text: str) -> None:
         """Nobody is there."""
 
     def say(self, text: str) -> None:

@@ -36,8 +36,8 @@ class Screen(Protocol):
     def show(self, answer: Answer) -> None:
         """Show the parts of an answer as they come, and close it."""
 
-    def greet(self, text: str) -> None:
-        """What only a person wants to know at the beginning."""
+    def mention(self, text: str) -> None:
+        """What only a person wants to know."""
 
     def say(self, text: str) -> None:
         """A notice."""

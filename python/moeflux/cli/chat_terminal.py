@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
-from contextlib import closing
+import sys
+import termios
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self
@@ -78,7 +80,7 @@ class TerminalScreen:
             self.say("(stopped)")
         self._console.print()
 
-    def greet(self, text: str) -> None:
+    def mention(self, text: str) -> None:
         self.say(text)
 
     def say(self, text: str) -> None:
@@ -187,6 +189,20 @@ def printable(text: str) -> str:
         character if character.isprintable() or character in "\n\t" else "\ufffd"
         for character in text
     )
+
+
+@contextmanager
+def _no_echo() -> Iterator[None]:
+    """Keys that are pressed meanwhile wait for the prompt, unseen."""
+    descriptor = sys.stdin.fileno()
+    before = termios.tcgetattr(descriptor)
+    changed = termios.tcgetattr(descriptor)
+    changed[3] &= ~termios.ECHO
+    termios.tcsetattr(descriptor, termios.TCSANOW, changed)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSANOW, before)
 
 
 def _history(name: str) -> History:

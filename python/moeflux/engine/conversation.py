@@ -23,7 +23,7 @@ from moeflux.chat import (
 from moeflux.checkpoint.convert_files import write_file
 from moeflux.checkpoint.json_file import read_object
 from moeflux.engine.account import Account
-from moeflux.engine.events import Event, PrefillProgress
+from moeflux.engine.events import Event, FinishReason, PrefillProgress
 from moeflux.engine.model import Model
 from moeflux.engine.receipt import GenerationStats
 from moeflux.engine.request import RequestOptions
@@ -56,6 +56,8 @@ class TurnStats:
     prefill_seconds: float
     bytes_read: int
     """Of experts, for prompt and answer."""
+    finish_reason: FinishReason | None
+    """None where the answer was stopped."""
     generation: GenerationStats
     """Of the end of the prompt and of the answer."""
 
@@ -207,9 +209,11 @@ class Conversation:
         parser = AnswerParser(
             self._style, starts_in_reasoning=starts_in_reasoning(self._model.tokenizer, prompt)
         )
+        finish_reason: FinishReason | None = None
         try:
             while (unit := generation.advance()) is not None:
                 if isinstance(unit, Event):
+                    finish_reason = unit.finish_reason
                     yield from parser.feed(unit.text)
                 else:
                     yield PrefillProgress(first + unit.n_done, n_kept, len(prompt))
@@ -223,6 +227,7 @@ class Conversation:
                 n_prefilled=len(prompt) - n_kept,
                 prefill_seconds=seconds + stats.prefill_seconds,
                 bytes_read=n_read + stats.bytes_read,
+                finish_reason=finish_reason,
                 generation=stats,
             )
 

@@ -6,13 +6,11 @@ import errno
 import hashlib
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO
 
-from huggingface_hub.errors import HfHubHTTPError
-from huggingface_hub.file_download import http_get
-from huggingface_hub.utils import silent_tqdm  # type: ignore[attr-defined]  # exported lazily
+import huggingface_hub
 
 from moeflux.checkpoint.convert_files import PARTIAL_SUFFIX
 from moeflux.hub.repository import PullError, RemoteFile, Repository, reason
@@ -137,16 +135,11 @@ def _fetch_rest(
         have = output.seek(0)
     advance(have)
     try:
-        http_get(
-            repository.url(file),
-            _Counted(output, advance),  # type: ignore[arg-type]
-            resume_size=have,
-            headers=repository.headers(),
-            expected_size=file.nbytes,
-            tqdm_class=silent_tqdm,
-        )
+        _get(repository, file, _Counted(output, advance), file.nbytes, have)
     except Exception as error:  # of the HTTP client, whichever huggingface_hub uses
-        if isinstance(error, OSError) and not isinstance(error, HfHubHTTPError):
+        if isinstance(error, OSError) and not isinstance(
+            error, huggingface_hub.errors.HfHubHTTPError
+        ):
             raise
         raise PullError(
             f"{repository.name}: {file.name}: {reason(error, None)}; {_kept(output.tell(), file)}"
@@ -155,18 +148,38 @@ def _fetch_rest(
 
 def _fetch_range(repository: Repository, file: RemoteFile, nbytes: int) -> bytes:
     data = io.BytesIO()
-    headers = repository.headers() | {"Range": f"bytes=0-{nbytes - 1}"}
+    span = {"Range": f"bytes=0-{nbytes - 1}"}
     try:
-        http_get(
-            repository.url(file),
-            data,
-            headers=headers,
-            expected_size=nbytes,
-            tqdm_class=silent_tqdm,
-        )
+        _get(repository, file, data, nbytes, 0, span)
     except Exception as error:  # as above
         raise PullError(f"{repository.name}: {file.name}: {reason(error, None)}") from error
     return data.getvalue()
+
+
+def _get(
+    repository: Repository,
+    file: RemoteFile,
+    output: IO[bytes] | _Counted,
+    nbytes: int,
+    n_have: int,
+    headers: Mapping[str, str] | None = None,
+) -> None:
+    """Write `nbytes` bytes, of which `n_have` are there; taken up again where a connection breaks.
+
+    Raises what the hub's client raises, and OSError.
+    """
+    # The hub's HTTP client takes long to import, which other commands need not wait for.
+    from huggingface_hub.file_download import http_get  # noqa: PLC0415
+    from huggingface_hub.utils import silent_tqdm  # type: ignore[attr-defined]  # noqa: PLC0415
+
+    http_get(
+        repository.url(file),
+        output,  # type: ignore[arg-type]
+        resume_size=n_have,
+        headers={**repository.headers(), **(headers or {})},
+        expected_size=nbytes,
+        tqdm_class=silent_tqdm,
+    )
 
 
 def _failed(repository: Repository, file: RemoteFile, partial: Path, failure: OSError) -> PullError:

@@ -5,12 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Any
 
 import huggingface_hub
-from huggingface_hub.utils import (  # type: ignore[attr-defined]  # exported lazily
-    build_hf_headers,
-    filter_repo_objects,
-)
 
 from moeflux.errors import MoefluxError
 
@@ -59,7 +56,8 @@ class Repository:
 
     def headers(self) -> dict[str, str]:
         """Of requests: who asks, with the token that the user has given huggingface_hub."""
-        headers: dict[str, str] = build_hf_headers(library_name="moeflux")
+        utils: Any = huggingface_hub.utils  # which does not say what it exports
+        headers: dict[str, str] = utils.build_hf_headers(library_name="moeflux")
         return headers
 
 
@@ -71,7 +69,8 @@ def look_up(name: str, revision: str | None, endpoint: str | None) -> Repository
         )
     except Exception as error:  # besides its own errors those of its HTTP client
         raise PullError(f"{name}: {reason(error, revision)}") from error
-    siblings = filter_repo_objects(
+    utils: Any = huggingface_hub.utils  # as above
+    siblings = utils.filter_repo_objects(
         info.siblings or (),
         allow_patterns=[*WANTED_FILES, *DOCUMENTS],
         ignore_patterns=[*UNWANTED_FILES],
