@@ -80,6 +80,21 @@ def test_a_stream_gives_what_a_whole_answer_does(client: OpenAI) -> None:
     assert chunks[-2].choices[0].finish_reason == whole.choices[0].finish_reason
 
 
+def test_a_prompt_that_comes_again_is_restored(client: OpenAI) -> None:
+    system: Any = {"role": "system", "content": "You sort lists of files by name. " * 20}
+
+    def restored() -> int:
+        found = client.chat.completions.create(
+            model="demo", messages=[system, *QUESTION], max_tokens=4
+        )
+        assert found.usage is not None
+        assert found.usage.prompt_tokens_details is not None
+        return found.usage.prompt_tokens_details.cached_tokens or 0
+
+    restored()
+    assert restored() >= 64
+
+
 def test_the_same_seed_gives_the_same_answer(client: OpenAI) -> None:
     def answer(seed: int) -> str | None:
         found = client.chat.completions.create(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -17,8 +18,12 @@ from moeflux.cli.options import (
     ThreadsOption,
     given_settings,
 )
-from moeflux.memory import parse_size
+from moeflux.memory import parse_size, total_memory
 from moeflux.server.options import ServerOptions
+from moeflux.settings import Settings
+
+PREFIX_SHARE = 16
+MAX_PREFIX_MEMORY = 2 * 10**9
 
 
 def serve(
@@ -50,6 +55,15 @@ def serve(
         int, typer.Option(min=0, help="Requests that wait; further ones get 429.")
     ] = ServerOptions.max_queued,
     max_body: Annotated[str, typer.Option(help='Size of a request: "16MiB".')] = "16MiB",
+    prefix_memory: Annotated[
+        str | None,
+        typer.Option(
+            help="For prompts that come again; 0 for none.  [default: a 16th, at most 2GB]"
+        ),
+    ] = None,
+    prefix_folder: Annotated[
+        str | None, typer.Option(help="Folder in which such prompts outlive the server.")
+    ] = None,
     device: DeviceOption = "auto",
     memory: MemoryOption = None,
     threads: ThreadsOption = None,
@@ -72,8 +86,20 @@ def serve(
     from moeflux.server.loading import ModelSource  # noqa: PLC0415
     from moeflux.server.run import run_server  # noqa: PLC0415
 
-    source = ModelSource(model, device, memory, given_settings(threads, ctx_size))
+    settings = given_settings(threads, ctx_size)
+    prefix_memory = prefix_memory or _prefix_memory(settings, memory)
+    prefix_folder = settings.prefix_folder if prefix_folder is None else prefix_folder
+    settings = replace(settings, prefix_memory=prefix_memory, prefix_folder=prefix_folder)
+    source = ModelSource(model, device, memory, settings)
     return ExitCode.DONE if run_server(source, options, _say) else ExitCode.FAILED
+
+
+def _prefix_memory(settings: Settings, memory: str | None) -> str:
+    """What the environment says; without a word, a share of the memory there is."""
+    if settings.prefix_memory != Settings.prefix_memory:
+        return settings.prefix_memory
+    whole = total_memory() if memory is None else parse_size(memory)
+    return str(min(whole // PREFIX_SHARE, MAX_PREFIX_MEMORY))
 
 
 def _key(given: str) -> str:

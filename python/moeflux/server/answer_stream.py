@@ -6,7 +6,7 @@ Joins a job with the parser of its answer. Knows no API and no HTTP.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from moeflux.chat import AnswerParser, Content, Part, ToolCall
@@ -73,52 +73,53 @@ class Meter(Protocol):
     def end(self, ending: Ending | None) -> None: ...
 
 
-@dataclass
-class AnswerStream:
-    """`async for delta in stream` follows a job to its end; close() ends it before.
+class AnswerStream(AsyncIterator[Delta]):
+    """`async for delta in stream` follows a job to its end; then, or before, close() is called."""
 
-    parser: None leaves the text as it is, as content. one_call: end after the first tool call.
-    """
-
-    job: Job
-    parser: AnswerParser | None
-    meter: Meter
-    one_call: bool = False
-    _usage: Usage = field(default_factory=Usage)
-    _has_calls: bool = False
+    def __init__(
+        self, job: Job, parser: AnswerParser | None, meter: Meter, *, one_call: bool = False
+    ) -> None:
+        """parser: None leaves the text as it is. one_call: end after the first tool call."""
+        self._job, self._parser, self._meter = job, parser, meter
+        self._one_call = one_call
+        self._usage = Usage(prompt_tokens=len(job.request.prompt_ids))
+        self._has_calls = False
+        self._ended: Ending | None = None
+        self._is_closed = False
 
     def close(self) -> None:
         """Stop generating, within one token. Idempotent."""
-        self.job.cancel()
+        self._job.cancel()
+        if not self._is_closed:
+            self._is_closed = True
+            self._meter.end(self._ended)
 
-    async def __aiter__(self) -> AsyncIterator[Delta]:
-        self._usage = replace(self._usage, prompt_tokens=len(self.job.request.prompt_ids))
-        ending: Ending | None = None
+    async def __anext__(self) -> Delta:
+        if self._ended is not None:
+            raise StopAsyncIteration
         try:
-            async for item in self.job:
-                delta = self._delta(item)
-                ending = delta.ending
-                yield delta
-                if ending is not None:
-                    return
-        finally:
-            self.close()
-            self.meter.end(ending)
-        raise RuntimeError("the job ended without an end of its answer")
+            item = await anext(self._job)
+        except StopAsyncIteration:
+            raise RuntimeError("the job ended without an end of its answer") from None
+        delta = self._delta(item)
+        self._ended = delta.ending
+        return delta
 
     def _delta(self, item: Event | PrefillProgress) -> Delta:
         if isinstance(item, PrefillProgress):
-            self.meter.work()
+            self._meter.work()
             self._usage = replace(self._usage, cached_tokens=item.n_cached)
             return Delta(progress=item)
-        self.meter.token()
+        self._meter.token()
         delta = self._of_event(item)
-        if self._has_calls and self.one_call and delta.ending is None:
-            return replace(delta, ending=Ending("tool_calls", self._usage))
-        return delta
+        if not (self._has_calls and self._one_call):
+            return delta
+        calls = [n for n, part in enumerate(delta.parts) if isinstance(part, ToolCall)]
+        parts = delta.parts[: calls[0] + 1]
+        return replace(delta, parts=parts, ending=delta.ending or Ending("tool_calls", self._usage))
 
     def _of_event(self, event: Event) -> Delta:
-        in_reasoning = self.parser is not None and self.parser.in_reasoning
+        in_reasoning = self._parser is not None and self._parser.in_reasoning
         self._usage = replace(
             self._usage,
             completion_tokens=self._usage.completion_tokens + 1,
@@ -132,11 +133,11 @@ class AnswerStream:
         return Delta(tuple(parts), scores, ending=self._ending(event))
 
     def _parsed(self, event: Event) -> list[Part]:
-        if self.parser is None:
+        if self._parser is None:
             return [Content(event.text)] if event.text else []
-        parts = self.parser.feed(event.text)
+        parts = self._parser.feed(event.text)
         if event.finish_reason is not None:
-            parts = joined([*parts, *self.parser.finish()])
+            parts = joined([*parts, *self._parser.finish()])
         return parts
 
     def _ending(self, event: Event) -> Ending | None:
@@ -154,9 +155,10 @@ async def whole_answer(stream: AnswerStream) -> Answer:
     """Everything a stream gives, at its end."""
     parts: list[Part] = []
     scores: list[TokenScore] = []
+    ending: Ending | None = None
     async for delta in stream:
         parts += delta.parts
         scores += delta.scores
-        if delta.ending is not None:
-            return Answer(tuple(joined(parts)), tuple(scores), delta.ending)
-    raise RuntimeError("the answer has no end")
+        ending = delta.ending
+    assert ending is not None, "a stream ends with the end of its answer"
+    return Answer(tuple(joined(parts)), tuple(scores), ending)

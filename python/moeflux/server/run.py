@@ -11,6 +11,7 @@ from types import FrameType
 import uvicorn
 
 import moeflux
+from moeflux.engine.budget import prefix_memory_nbytes
 from moeflux.memory import format_size, resident_memory
 from moeflux.server.app import create_app
 from moeflux.server.loading import ModelSource
@@ -124,6 +125,8 @@ def description(
             f"  memory             {format_size(resident_memory())} in use, {limit}, "
             f"{experts.n_slots} slots for {experts.n_experts} experts"
         )
+        kept = prefix_memory_nbytes(model.settings)
+        yield f"  repeated prompts   {f'kept in {format_size(kept)}' if kept else 'not kept'}"
     yield (
         f"  context            {served.context_size} tokens a request, {options.max_active} "
         f"requests in turns, {options.max_queued} waiting"

@@ -66,6 +66,8 @@ class EventStream(Response):
         await send(start)
         async for text in self._told(self._events):
             await send({"type": "http.response.body", "body": text.encode(), "more_body": True})
+            # Neither events nor sends wait where many are ready: others get their turn here.
+            await asyncio.sleep(0)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _told(self, events: AsyncIterator[str]) -> AsyncIterator[str]:

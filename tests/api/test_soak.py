@@ -1,0 +1,23 @@
+"""The soak bench finds the server well after some seconds of mixed load and misbehaving clients."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from server_processes import SECONDS
+
+BENCH = Path(__file__).resolve().parents[2] / "bench" / "server_soak.py"
+
+
+def test_a_short_soak_leaves_the_server_well(tmp_path: Path) -> None:
+    command = [sys.executable, str(BENCH), "demo", "--seconds", "6", "--clients", "4"]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=4 * SECONDS, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["n_wrong"] == 0
+    assert {"chat", "stream", "refused"} <= found["counts"].keys()
