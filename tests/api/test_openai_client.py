@@ -205,6 +205,23 @@ def test_a_schema_that_cannot_be_enforced_is_refused(client: OpenAI) -> None:
         )
 
 
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"type": "regex", "pattern": "(a{1000}){1000}{1000}"},
+        {"type": "regex", "pattern": "(a|bc)*" * 1000},
+        {"type": "regex", "pattern": "(?=a)"},
+        {"type": "json_schema", "json_schema": {"schema": {"enum": ["a" * 100] * 2000}}},
+    ],
+)
+def test_a_form_that_is_too_much_is_refused(client: OpenAI, form: dict[str, Any]) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.create(
+            model="demo", messages=QUESTION, extra_body={"response_format": form}
+        )
+    assert (caught.value.param or "").startswith("response_format")
+
+
 def test_logarithms_come_with_the_tokens(client: OpenAI) -> None:
     answer = client.chat.completions.create(
         model="demo",
@@ -251,7 +268,7 @@ def test_a_response_has_text_and_usage(client: OpenAI) -> None:
 
 def test_a_streamed_response_is_put_together(client: OpenAI) -> None:
     with client.responses.stream(
-        model="demo", input="What does sorted do?", max_output_tokens=60
+        model="demo", input="What does sorted do?", max_output_tokens=300, temperature=0
     ) as stream:
         events = list(stream)
         final = stream.get_final_response()

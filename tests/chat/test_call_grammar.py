@@ -118,3 +118,28 @@ def test_text_that_ends_a_rule_of_the_grammar_stays_text(demo_tokenizer: Tokeniz
     tool = {"name": "f", "parameters": {"properties": {name: {"enum": [name]}}}}
     lark = call_grammar("json", [tool], demo_tokenizer, parallel=False)
     assert allows(demo_tokenizer, lark, '<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>')
+
+
+LENIENT = {"lenient": True, "whitespace_flexible": True}
+
+
+@pytest.mark.parametrize("style", ["json", "xml"])
+def test_a_schema_cannot_switch_its_own_enforcement_off(
+    demo_tokenizer: Tokenizer, style: CallStyle
+) -> None:
+    strange = {"x-guidance": LENIENT, "type": ["string", "null"], "format": "strange"}
+    parameters = {"x-guidance": LENIENT, "properties": {"a": strange}}
+    tool = {"name": "f", "parameters": parameters}
+    guidance = Guidance(demo_tokenizer)
+    with pytest.raises(ConstraintError, match="strange"):
+        guidance.grammar(call_grammar(style, [tool], demo_tokenizer, parallel=False))
+    with pytest.raises(ConstraintError, match="strange"):
+        guidance.grammar(f"start: {json_rule(strange)}")
+
+
+def test_a_choice_of_one_schema_is_enforced(demo_tokenizer: Tokenizer) -> None:
+    choices = [{"type": "integer"}, {"type": "object", "properties": {"a": {"type": "null"}}}]
+    lark = f"start: {json_rule({'oneOf': choices})}"
+    assert allows(demo_tokenizer, lark, "12")
+    assert allows(demo_tokenizer, lark, '{"a": null}')
+    assert not allows(demo_tokenizer, lark, '"a"')

@@ -14,8 +14,14 @@ from moeflux.tokenizer import Tokenizer
 MAX_CALLS = 32
 """Of one answer."""
 
-_COMPACT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-"""JSON as chat templates write it."""
+_GUIDANCE = {
+    "whitespace_flexible": False,
+    "item_separator": ", ",
+    "key_separator": ": ",
+    "coerce_one_of": True,
+    "lenient": False,
+}
+"""JSON as chat templates write it, of oneOf schemas any, and nothing that is not enforced."""
 
 
 def call_grammar(
@@ -49,7 +55,7 @@ def call_grammar(
 
 def json_rule(schema: Mapping[str, Any]) -> str:
     """The right side of a rule for JSON of a schema, written as chat templates do."""
-    return f"%json {json.dumps({'x-guidance': _COMPACT, **schema})}"
+    return f"%json {json.dumps({**schema, 'x-guidance': _GUIDANCE})}"
 
 
 def _json_rules(rule: str, name: str, parameters: Mapping[str, Any]) -> Iterator[str]:

@@ -12,6 +12,9 @@ from moeflux.server.reasoning_first import ReasoningFirst
 from moeflux.server.served_model import Prompt, ServedModel
 from moeflux.server.tool_fields import ToolOffer
 
+MAX_GRAMMAR = 2**17
+"""Characters of schemas, which take long to compile."""
+
 
 def answer_constraint(
     served: ServedModel, offer: ToolOffer, answer_format: AnswerFormat, prompt: Prompt
@@ -25,7 +28,8 @@ def answer_constraint(
     try:
         constraint = _constraint(served, offer, answer_format)
     except ConstraintError as error:
-        raise refused("tools" if offer.must_call else "response_format", str(error)) from error
+        reason = str(error).partition("\n")[0]
+        raise refused("tools" if offer.must_call else "response_format", reason) from error
     if not prompt.in_reasoning:
         return constraint
     return ReasoningFirst(constraint, served.tokenizer, CLOSE_REASONING)
@@ -39,10 +43,16 @@ def _constraint(served: ServedModel, offer: ToolOffer, answer_format: AnswerForm
         if not offer.must_call:
             answer = _answer_rule(answer_format)
         lark = call_grammar(style, tools, tokenizer, parallel=offer.parallel, answer=answer)
-        return grammars.grammar(lark)
+        return grammars.grammar(_bounded(lark))
     if answer_format.pattern is not None:
         return grammars.regex(answer_format.pattern)
-    return grammars.grammar(f"start: {json_rule(answer_format.schema or {})}")
+    return grammars.grammar(_bounded(f"start: {json_rule(answer_format.schema or {})}"))
+
+
+def _bounded(lark: str) -> str:
+    if len(lark) > MAX_GRAMMAR:
+        raise ConstraintError(f"schemas of {len(lark)} characters, {MAX_GRAMMAR} are the limit")
+    return lark
 
 
 def _answer_rule(answer_format: AnswerFormat) -> str:

@@ -13,6 +13,7 @@ from moeflux.server.request_fields import (
     MAX_TOP_LOGPROBS,
     ApiFields,
     Name,
+    Pattern,
     SamplingFields,
     StopFields,
     TemplateFields,
@@ -91,7 +92,7 @@ class ResponseFormat(ApiFields):
 
     type: Literal["text", "json_object", "json_schema", "regex"]
     json_schema: SchemaFields | None = None
-    pattern: Annotated[str, Field(max_length=65536)] | None = None
+    pattern: Pattern | None = None
 
     def meant(self, param: str = "response_format") -> AnswerFormat:
         """Raises ApiError (400) where the form lacks its schema or pattern."""

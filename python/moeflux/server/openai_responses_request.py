@@ -13,6 +13,7 @@ from moeflux.server.request_fields import (
     MAX_TOP_LOGPROBS,
     ApiFields,
     Name,
+    Pattern,
     SamplingFields,
     StopFields,
     TemplateFields,
@@ -68,7 +69,7 @@ class TextFormat(ApiFields):
     type: Literal["text", "json_object", "json_schema", "regex"]
     name: Name | None = None
     schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
-    pattern: Annotated[str, Field(max_length=65536)] | None = None
+    pattern: Pattern | None = None
 
 
 class TextOptions(ApiFields):

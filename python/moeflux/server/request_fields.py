@@ -19,6 +19,8 @@ StopText = Annotated[str, Field(min_length=1, max_length=1024)]
 TokenCount = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
+Pattern = Annotated[str, Field(min_length=1, max_length=4096)]
+"""A regular expression; long ones take long to compile."""
 Temperature = Annotated[float, Field(ge=0, le=100)]
 TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
