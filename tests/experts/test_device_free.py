@@ -20,6 +20,7 @@ DECIDING = (
     "predict",
     "prefetch",
     "residency",
+    "slot_contents",
     "slots",
     "standing",
 )

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from moeflux.experts.lease import Demand, ExpertSlot, Lease, SlotStateError
 from moeflux.experts.predict import PredictionScore, Predictor
 from moeflux.experts.prefetch import Prefetch, Speculation
+from moeflux.experts.slot_contents import SlotContents
 from moeflux.experts.slots import SlotPool
 
 
@@ -81,6 +82,7 @@ class ExpertResidency:
     ) -> None:
         n_layers = len(record_nbytes)
         self.pool = pool
+        self.contents = SlotContents(pool.n_slots)
         self.prefetch = Prefetch(pool, record_nbytes)
         self.counts = {demand: DemandCounts.of_layers(n_layers) for demand in Demand}
         self.scores: dict[str, PredictionScore] = {}
@@ -102,6 +104,8 @@ class ExpertResidency:
         """
         self._check_open()
         lease = self.pool.acquire(layer, experts, demand)
+        for entry in lease.missed:
+            self.contents.reading(entry)
         consumption = self.prefetch.consume(lease)
         if demand is Demand.DECODE:
             missed = {entry.expert for entry in lease.missed}
@@ -119,7 +123,10 @@ class ExpertResidency:
         if self._predictor is None:
             return Speculation((), ())
         ranked = self._predictor.predict(layer)
-        return self.prefetch.dispatch(layer, ranked, limit_nbytes, self._predictor.name)
+        plan = self.prefetch.dispatch(layer, ranked, limit_nbytes, self._predictor.name)
+        for entry in plan.read:
+            self.contents.reading(entry)
+        return plan
 
     def release(self, lease: Lease) -> None:
         """Unpin a lease, once the work that reads its slots has finished."""
@@ -128,21 +135,26 @@ class ExpertResidency:
     def finished(self, slot: int) -> None:
         """The read into the slot delivered all of its bytes."""
         self.pool.finished(slot)
+        self.contents.arrived(slot)
         self.prefetch.finished(slot)
 
     def failed(self, slot: int) -> None:
         """The read into the slot failed. A slot that is pinned waits for `retry` or `release`."""
         self.pool.lost(slot)
+        self.contents.lost(slot)
         self.prefetch.failed(slot)
 
     def cancelled(self, slot: int) -> None:
         """The read into the slot was cancelled. A slot that is pinned waits, as after `failed`."""
         self.pool.lost(slot)
+        self.contents.lost(slot)
         self.prefetch.cancelled(slot)
 
     def retry(self, slot: int) -> ExpertSlot:
         """Submit this read again: the slot is pinned, and its read failed or was cancelled."""
-        return self.pool.retry(slot)
+        entry = self.pool.retry(slot)
+        self.contents.reading(entry)
+        return entry
 
     def waves(self, layer: int, experts: Iterable[int], width: int) -> list[tuple[int, ...]]:
         """The distinct experts in groups of at most `width`: those in memory first, ascending.

@@ -100,7 +100,8 @@ class ExpertStream:
         self.slots.populate()
         self.counters = StreamCounters.of_layers(len(layers))
         self.governor = Governor() if settings.prefetch == "auto" else None
-        self.n_experts = sum(layer.n_experts for layer in layers)
+        self.layer_sizes = tuple(layer.n_experts for layer in layers)
+        self.n_experts = sum(self.layer_sizes)
         self._n_layers = len(layers)
         self._next_router = NextRouter(self._n_layers)
         views = [
@@ -129,6 +130,8 @@ class ExpertStream:
         self._pending = PendingReads(self._reads, self.residency, self.counters, self.layer_indices)
         self._idle = IdleWindow()
         self._idle_since: float | None = None
+        self.demands: deque[tuple[int, Sequence[int]]] | None = None
+        """Where demands are noted, layer and experts, for an onlooker."""
 
     @property
     def timeline(self) -> Timeline | None:
@@ -153,6 +156,8 @@ class ExpertStream:
     ) -> Fetch:
         """Pin experts of a layer until they are released, and start to read those not in memory."""
         started, ordinal = time.perf_counter(), self._ordinal[layer]
+        if self.demands is not None:
+            self.demands.append((ordinal, experts))
         if self._whole and (known := self._found(ordinal, experts, demand)) is not None:
             self._leases.append(None)
             return Fetch(known)
