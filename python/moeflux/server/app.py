@@ -25,6 +25,7 @@ from moeflux.server.openai_responses import responses_router
 from moeflux.server.openai_shapes import json_response
 from moeflux.server.openapi import describe
 from moeflux.server.options import ServerOptions
+from moeflux.server.page import page_router
 from moeflux.server.response_count import ResponseCount
 from moeflux.server.scheduler_status import SchedulerStatus
 from moeflux.server.service import AnswerService
@@ -62,6 +63,7 @@ def create_app(holder: ModelHolder, options: ServerOptions) -> FastAPI:
         messages_router(service),
         token_router(service),
         status_router(service),
+        page_router(holder),
     ):
         app.include_router(router)
     _handle_errors(app)

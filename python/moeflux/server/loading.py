@@ -10,6 +10,7 @@ import moeflux
 from moeflux.engine.model import Model
 from moeflux.hub import DEMO
 from moeflux.server.generation_defaults import generation_defaults
+from moeflux.server.live_view import LiveView
 from moeflux.server.options import ServerOptions
 from moeflux.server.scheduler import Scheduler
 from moeflux.server.served_model import ServedModel, chat_template_of
@@ -38,15 +39,18 @@ class ModelSource:
         """Raises as `moeflux.load`, and CheckpointError, ChatTemplateError for its texts."""
         self.loaded = model = moeflux.load(self.model, self.device, self.memory, self.settings)
         tokenizer = model.tokenizer
+        names = options.aliases or (self.name,)
+        jobs = Scheduler(model, max_active=options.max_active, max_queued=options.max_queued)
         return ServedModel(
-            names=options.aliases or (self.name,),
+            names=names,
             tokenizer=tokenizer,
             chat_template=chat_template_of(tokenizer),
             context_size=model.context_size,
             defaults=generation_defaults(model.path),
-            jobs=Scheduler(model, max_active=options.max_active, max_queued=options.max_queued),
+            jobs=jobs,
             created=int(time.time()),
             grammars=lambda: model.guidance,
+            view=LiveView(model, names[0], jobs.status),
         )
 
     def close(self) -> None:

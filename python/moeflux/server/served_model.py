@@ -35,6 +35,13 @@ class Grammars(Protocol):
     def regex(self, pattern: str) -> Constraint: ...
 
 
+class View(Protocol):
+    """What can be seen of a model while it works."""
+
+    def look(self, seen: int | None = None) -> dict[str, Any]:
+        """Fields for JSON, from any thread. `seen`: the last picture of the experts that came."""
+
+
 @dataclass(frozen=True)
 class Prompt:
     """A conversation as the model reads it."""
@@ -60,6 +67,8 @@ class ServedModel:
     """Seconds since 1970, of loading."""
     grammars: Callable[[], Grammars]
     """Made when they are first asked for."""
+    view: View | None = None
+    """What the page shows of the model."""
 
     @property
     def created_at(self) -> str:
