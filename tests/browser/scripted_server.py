@@ -76,6 +76,21 @@ class ScriptedView:
         self.cells, self.version = cells, self.version + 1
 
 
+class ScriptedHolder:
+    """Has the scripted view as a model, unless it is said to load."""
+
+    def __init__(self, server: ScriptedServer) -> None:
+        self._server = server
+
+    @property
+    def state(self) -> str:
+        return "loading" if self._server.is_loading else "ready"
+
+    @property
+    def served(self) -> Any:
+        return None if self._server.is_loading else SimpleNamespace(view=self._server.view)
+
+
 @dataclass
 class ScriptedServer:
     """Answers stream what say() and its like put, until finish() or fail()."""
@@ -84,6 +99,7 @@ class ScriptedServer:
     view: ScriptedView = field(default_factory=ScriptedView)
     key: str = ""
     """Requests need it, if there is one."""
+    is_loading: bool = False
     is_down: bool = False
     """/live fails."""
     refusal: tuple[int, str] | None = None
@@ -119,7 +135,7 @@ class ScriptedServer:
 
     def application(self) -> FastAPI:
         """The page's own routes, and a chat completion that follows the script."""
-        holder: Any = SimpleNamespace(served=SimpleNamespace(view=self.view), state="ready")
+        holder: Any = ScriptedHolder(self)
         app = FastAPI()
         app.include_router(page_router(holder))
 

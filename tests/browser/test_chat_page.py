@@ -233,3 +233,43 @@ def test_the_key_is_asked_for_once_and_kept_for_the_tab(
     assert not page.is_shown("#key-dialog")
     assert page.run("return localStorage.length") == 0
     assert page.run("return document.cookie") == ""
+
+
+def test_the_end_of_an_answer_stays_in_sight_unless_the_user_scrolls_away(
+    page: Page, server: ScriptedServer
+) -> None:
+    distance = """
+        const scroll = document.getElementById('scroll');
+        return scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight;
+    """
+    asked(page, server)
+    server.say("line\n\n" * 60)
+    page.until_text(ANSWER, "line")
+    page.until(lambda: page.run(distance) < 2)
+    page.run("document.getElementById('scroll').scrollTop = 0")
+    page.until(lambda: page.is_shown("#to-end"))
+    server.say("more\n\n" * 20)
+    page.until_text(ANSWER, "more")
+    assert page.run(distance) > 1000
+    page.find("#to-end").click()
+    page.until(lambda: page.run(distance) < 2)
+    server.say("and more\n\n" * 20)
+    server.finish()
+    page.until_answered()
+    assert page.run(distance) < 2
+
+
+def test_nothing_can_be_sent_before_the_model_is_there(
+    server: ScriptedServer, browse: Callable[..., Page]
+) -> None:
+    server.is_loading = True
+    page = browse(server.url)
+    page.until(lambda: page.text("#state") == "loading")
+    assert page.find("#send").is_enabled() is False
+    page.send("Hi")
+    server.is_loading = False
+    page.ready()
+    page.find("#send").click()
+    page.until(lambda: server.requests)
+    server.finish()
+    page.until_answered()

@@ -113,6 +113,7 @@ def description(
 ) -> Iterator[str]:
     """What a server that is ready says of itself."""
     yield f"moeflux {moeflux.__version__} serves {served.name!r}"
+    yield f"  page               {address}/"
     yield f"  OpenAI clients     base_url {address}/v1"
     yield f"  Anthropic clients  base_url {address}"
     yield f"  health, metrics    {address}/health {address}/metrics"

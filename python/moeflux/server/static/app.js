@@ -101,11 +101,14 @@ function start() {
       find("model").textContent = model;
       find("empty-model").textContent = model;
       document.title = `${model} · moeflux`;
+      find("prompt").placeholder = "Message";
+      find("send").disabled = false;
     },
   });
 
   const conversation = new Conversation(find("messages"), {
     request: () => ({ model, ...options() }),
+    systemPrompt: () => find("system").value.trim(),
     key: () => key.value,
     refuseKey,
     onChange: () => {
@@ -118,7 +121,6 @@ function start() {
       if (follows) goToEnd();
     },
   });
-  conversation.systemPrompt = () => find("system").value.trim();
 
   const prompt = find("prompt");
   const send = () => {

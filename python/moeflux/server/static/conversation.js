@@ -5,11 +5,12 @@ import { RequestError, streamChat } from "./completion.js";
 
 export class Conversation {
   /**
-   * `request` gives a request's other fields, `key` the API key, `refuseKey` asks for another one
-   * and says whether there is one, `onChange` is called when an answer begins or ends.
+   * `request` gives a request's other fields, `systemPrompt` a text, `key` the API key; `refuseKey`
+   * asks for another key and says whether there is one; `onChange` is called when an answer begins
+   * or ends.
    */
-  constructor(list, { request, key, refuseKey, onChange }) {
-    Object.assign(this, { list, request, key, refuseKey, onChange });
+  constructor(list, { request, systemPrompt, key, refuseKey, onChange }) {
+    Object.assign(this, { list, request, systemPrompt, key, refuseKey, onChange });
     this.turns = [];
     this.controller = null;
   }
@@ -70,7 +71,8 @@ export class Conversation {
         if (signal.aborted) return { stopped: true };
         const isRefused = error instanceof RequestError && error.status === 401;
         if (isRefused && (await this.refuseKey(error.message))) continue;
-        if (!(error instanceof RequestError)) throw error;
+        // A mistake of the page's own: for the console, and not a reason to wait for ever.
+        if (!(error instanceof RequestError)) console.error(error);
         return { error: error.message };
       }
     }
@@ -95,7 +97,7 @@ export class Conversation {
   }
 
   #system() {
-    const text = this.systemPrompt?.() ?? "";
+    const text = this.systemPrompt();
     return text ? [{ role: "system", content: text }] : [];
   }
 

@@ -94,7 +94,7 @@ export class Heatmap {
   /** The colours of the style sheet. */
   #colour() {
     this.colours = ["absent", "cold", "warm", "hot", "reading"].map(colourOf);
-    this.arrived = packed(mix(this.colours[1], this.colours[4], 0.65));
+    this.arrived = packed(colourOf("arrived"));
   }
 
   /** A colour for every value of a cell; the hottest expert has the hottest colour. */
