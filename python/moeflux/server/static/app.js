@@ -157,6 +157,8 @@ function start() {
     follows = isNearEnd();
     find("to-end").hidden = follows;
   });
+  // Options, a keyboard or a turned phone take room away.
+  new ResizeObserver(() => follows && goToEnd()).observe(find("scroll"));
   find("messages").addEventListener("grown", () => follows && goToEnd());
   find("to-end").addEventListener("click", goToEnd);
   connectToggle(find("options-toggle"), find("options"));
