@@ -171,7 +171,7 @@ def running_hub() -> Iterator[FakeHub]:
     hub = FakeHub()
     server = _Server(hub)
     hub.endpoint = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
         yield hub

@@ -174,6 +174,7 @@ def test_a_refusal_of_the_hub_is_told(
     offered.error_codes[NAME] = answer
     with pytest.raises(PullError, match=message):
         pull(NAME, settings=settings)
+    assert not (Path(settings.models_folder) / NAME).exists()
 
 
 @pytest.mark.usefixtures("offered")

@@ -142,6 +142,15 @@ def _claimed(folder: Path, wanted: PullRecord) -> Iterator[PullRecord | None]:
         if staging.exists() and "another process" in str(error):
             raise PullError(f"{folder}: another process is pulling into it") from error
         raise
+    finally:
+        _remove_unused(folder, staging)
+
+
+def _remove_unused(folder: Path, staging: Path) -> None:
+    """Nothing is left of a pull that has not begun."""
+    for path in (staging, folder):
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
 
 
 class _Pull:
