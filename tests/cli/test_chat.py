@@ -175,3 +175,12 @@ def test_a_closed_stream_is_told(
     monkeypatch.setattr(sys, stream, None)
     assert main(["chat", "demo"]) == 1
     assert "must be open" in capsys.readouterr().err
+
+
+def test_an_interrupt_ends_it(talk: Talk, capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Conversation, "ask", interrupted)
+    assert talk("Hello.\n") == 130
+    assert capsys.readouterr().out == ""

@@ -82,6 +82,25 @@ def test_control_c_stops_the_answer_and_again_at_the_prompt_the_program(
     assert "def " not in slow_terminal.text
 
 
+def test_control_c_ends_a_command_that_takes_long_and_not_the_program(tmp_path: Path) -> None:
+    endless = """
+import time
+from moeflux.engine.conversation import Conversation
+def reset(conversation):
+    print("at work", flush=True)
+    time.sleep(600)
+Conversation.reset = reset
+"""
+    history = str(tmp_path / "history")
+    with running("chat", "demo", before=endless, MOEFLUX_CHAT_HISTORY=history) as terminal:
+        terminal.enter("/reset")
+        terminal.wait_for("at work")
+        terminal.press("\x03")
+        terminal.wait_for("(stopped)")
+        terminal.enter("/stats")
+        terminal.wait_for("context: 0 of 4096 tokens")
+
+
 def test_control_c_empties_a_line_and_asks_once_at_an_empty_one(terminal: Terminal) -> None:
     terminal.press("half a line")
     terminal.wait_for("> half a line")

@@ -16,6 +16,7 @@ from moeflux.engine.conversation import Conversation, ConversationError, snapsho
 from moeflux.engine.events import PrefillProgress
 from moeflux.engine.request import RequestOptions
 from moeflux.engine.state_budget import SessionMemoryError
+from tiny_checkpoint import CheckpointFolders
 
 SHORT = RequestOptions(max_tokens=12, temperature=0.0)
 NO_THINKING = RequestOptions(max_tokens=12, temperature=0.0, template={"enable_thinking": False})
@@ -86,6 +87,23 @@ def test_only_what_is_new_is_prefilled(demo: moeflux.Model, options: RequestOpti
         demo, conversation
     )
     assert conversation.stats.n_prefilled < 40
+
+
+def test_without_recurrent_states_every_common_token_is_kept(
+    tiny_folder: CheckpointFolders,
+) -> None:
+    with moeflux.load(tiny_folder("qwen3_moe", "mlx"), device="cpu") as model:
+        conversation = Conversation(model, options=SHORT)
+        answer(conversation, "Hello there.")
+        seen = conversation.session.tokens
+        answer(conversation, "More of it.")
+        prompt = model.chat_template.encode(conversation.messages[:-1])
+        n_common = next(
+            (n for n, (a, b) in enumerate(zip(seen, prompt, strict=False)) if a != b), len(seen)
+        )
+        assert n_common > 5
+        assert conversation.stats is not None
+        assert conversation.stats.n_kept == n_common
 
 
 def test_progress_counts_from_what_is_kept_to_the_end_of_the_prompt(demo: moeflux.Model) -> None:

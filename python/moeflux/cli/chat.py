@@ -95,6 +95,9 @@ def _talk(conversation: Conversation, screen: Screen) -> ExitCode:
             else:
                 screen.show(conversation.ask(commands.message_of(line)))
                 _mention_end(conversation, screen)
+        except KeyboardInterrupt:
+            if not screen.goes_on():
+                raise
         except ContextOverflowError as error:
             screen.complain(f"{error}: /undo and /reset make room, --ctx-size gives more")
         except (MoefluxError, OSError, ValueError) as error:
@@ -135,6 +138,9 @@ class PlainScreen:
                 if isinstance(part, Content):
                     _write(part.text)
         _write("\n")
+
+    def goes_on(self) -> bool:
+        return False
 
     def mention(self, text: str) -> None:
         """Nobody is there."""

@@ -36,6 +36,9 @@ class Screen(Protocol):
     def show(self, answer: Answer) -> None:
         """Show the parts of an answer as they come, and close it."""
 
+    def goes_on(self) -> bool:
+        """Whether Ctrl-C ends only what was under way; called after it did."""
+
     def mention(self, text: str) -> None:
         """What only a person wants to know."""
 

@@ -77,8 +77,13 @@ class TerminalScreen:
             except KeyboardInterrupt:
                 self._interrupted = True
         if self._interrupted:
-            self.say("(stopped)")
+            self.goes_on()
         self._console.print()
+
+    def goes_on(self) -> bool:
+        self._interrupted = True
+        self.say("(stopped)")
+        return True
 
     def mention(self, text: str) -> None:
         self.say(text)
