@@ -91,6 +91,24 @@ def test_a_pull_that_failed_goes_on_from_what_has_arrived(
     assert done.fetched_nbytes < sum((source / name).stat().st_size for name in WANTED)
 
 
+def test_a_file_that_had_arrived_is_not_fetched_again_unless_it_has_changed(
+    offered: FakeHub, settings: moeflux.Settings, source: Path
+) -> None:
+    """A kill comes between a file's arrival and its move to its place."""
+    offered.cuts[SHARDS[0]] = [0] * 6
+    with pytest.raises(PullError):
+        pull(NAME, settings=settings)
+    staging = Path(settings.models_folder) / NAME / STAGING_NAME
+    whole = (source / SHARDS[1]).read_bytes()
+    (staging / SHARDS[1]).write_bytes(whole)
+    (staging / SHARDS[2]).write_bytes(bytes((source / SHARDS[2]).stat().st_size))
+    offered.cuts.clear()
+    offered.sent.clear()
+    assert files_in(pull(NAME, settings=settings).path) == wanted_from(source)
+    assert offered.nbytes_sent(SHARDS[1]) == 0
+    assert offered.nbytes_sent(SHARDS[2]) == (source / SHARDS[2]).stat().st_size
+
+
 def test_an_unfinished_pull_is_no_model(
     offered: FakeHub, settings: moeflux.Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -133,7 +133,9 @@ def _write_sparse(path: Path, nbytes: int, parts: Iterable[tuple[int, bytes]]) -
     with partial.open("wb") as file:
         file.truncate(nbytes)
         for offset, data in parts:
-            os.pwrite(file.fileno(), data, offset)
+            file.seek(offset)
+            file.write(data)
+        file.flush()
         os.fsync(file.fileno())
     os.utime(partial, ns=(_TIME_NS, _TIME_NS))
     partial.replace(path)

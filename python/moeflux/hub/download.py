@@ -45,6 +45,9 @@ def download(
     on from what has arrived.
     """
     partial = _partial(destination)
+    if is_whole(file, destination):
+        advance(file.nbytes)
+        return
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("a+b") as output:
@@ -59,8 +62,10 @@ def download(
 
 def arrived_nbytes(destination: Path) -> int:
     """What an earlier, interrupted download has left."""
-    partial = _partial(destination)
-    return partial.stat().st_size if partial.exists() else 0
+    for path in (destination, _partial(destination)):
+        if path.exists():
+            return path.stat().st_size
+    return 0
 
 
 def check(repository: Repository, file: RemoteFile, path: Path) -> None:
@@ -84,6 +89,14 @@ def checksums(file: RemoteFile, path: Path) -> tuple[str, str]:
         digest.update(f"blob {path.stat().st_size}\0".encode())
         digest.update(content.read())
         return f"blob {file.blob_id}", f"blob {digest.hexdigest()}"
+
+
+def is_whole(file: RemoteFile, path: Path) -> bool:
+    """Whether the bytes at `path` are those of the hub; reads all of them."""
+    if not path.is_file() or path.stat().st_size != file.nbytes:
+        return False
+    wanted, got = checksums(file, path)
+    return wanted == got
 
 
 def fetch_header(repository: Repository, file: RemoteFile) -> bytes:

@@ -14,7 +14,7 @@ from moeflux.checkpoint.convert_files import Progress, exclusive
 from moeflux.checkpoint.packed_manifest import MANIFEST_NAME
 from moeflux.errors import ConversionError
 from moeflux.hub.arriving import ArrivingFiles, arriving_path, shards_of, stage_headers
-from moeflux.hub.download import arrived_nbytes, checksums, download
+from moeflux.hub.download import arrived_nbytes, download, is_whole
 from moeflux.hub.record import RECORD_NAME, STAGING_NAME, WHOLE, PullRecord, read_record
 from moeflux.hub.repository import (
     CONFIG_NAME,
@@ -227,10 +227,7 @@ class _Pull:
     def _is_there(self, file: RemoteFile, path: Path) -> bool:
         if not _has_size(path, file):
             return False
-        if self._record.files.get(file.name) == WHOLE:
-            return True
-        wanted, got = checksums(file, path)
-        return wanted == got
+        return self._record.files.get(file.name) == WHOLE or is_whole(file, path)
 
     def _keep(self, file: RemoteFile) -> None:
         self._kept_nbytes += file.nbytes
