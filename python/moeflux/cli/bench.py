@@ -110,7 +110,7 @@ def _rows(result: Benchmark) -> list[tuple[str, str]]:
     if rate is not None:
         of_limit = f"{rate / limit:.0%} of the {format_size(limit)}/s that memory is read at"
         if rate > limit:
-            of_limit += ": part of them came from the processor's caches"
+            of_limit += " (the processor's caches hold part, or the machine is busy)"
         rows.append(("weights in decode", f"{format_size(rate)}/s, {of_limit}"))
     return rows
 
