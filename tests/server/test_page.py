@@ -17,7 +17,7 @@ from moeflux.server.options import ServerOptions
 from moeflux.server.page import CONTENT_TYPES
 
 STATIC = files("moeflux.server") / "static"
-NAMES = sorted(entry.name for entry in STATIC.iterdir())
+NAMES = sorted(entry.name for entry in STATIC.iterdir() if not entry.name.startswith("."))
 KEY = "a-secret-key"
 
 Connect = Callable[..., TestClient]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.resources import files
+from pathlib import PurePath
 from typing import Any
 
 from fastapi import APIRouter
@@ -71,11 +72,11 @@ def page_router(holder: ModelHolder) -> APIRouter:
 
 def _static_responses() -> dict[str, Response]:
     """All of the page's files, by name."""
-    folder = files("moeflux.server") / "static"
-    return {
-        entry.name: Response(
-            entry.read_bytes(),
-            headers=HEADERS | {"content-type": CONTENT_TYPES[entry.name[entry.name.rindex(".") :]]},
-        )
-        for entry in folder.iterdir()
-    }
+    responses: dict[str, Response] = {}
+    for entry in (files("moeflux.server") / "static").iterdir():
+        kind = CONTENT_TYPES.get(PurePath(entry.name).suffix)
+        if kind is not None:
+            responses[entry.name] = Response(
+                entry.read_bytes(), headers=HEADERS | {"content-type": kind}
+            )
+    return responses

@@ -8,6 +8,7 @@ const NEAR_END = 80;
 
 /** The API key, asked for when the server refuses requests without it. */
 class Key {
+  #entered = null;
   #waiting = null;
 
   constructor() {
@@ -23,9 +24,9 @@ class Key {
         ? `The server says: ${reason}.`
         : "This server wants a key. It is kept until this tab is closed.";
       find("key-dialog").showModal();
-      this.#waiting = Promise.withResolvers ? Promise.withResolvers() : resolvers();
+      this.#waiting = new Promise((resolve) => (this.#entered = resolve));
     }
-    return this.#waiting.promise;
+    return this.#waiting;
   }
 
   #enter(event) {
@@ -34,15 +35,9 @@ class Key {
     sessionStorage.setItem("moeflux key", this.value);
     find("key").value = "";
     find("key-dialog").close();
-    this.#waiting.resolve(true);
     this.#waiting = null;
+    this.#entered(true);
   }
-}
-
-function resolvers() {
-  const made = {};
-  made.promise = new Promise((resolve) => (made.resolve = resolve));
-  return made;
 }
 
 /** What the options say, as fields of a request. */

@@ -11,9 +11,7 @@ export class Heatmap {
     Object.assign(this, { canvas, tip, sizes: [], layers: [], cells: null });
     this.image = document.createElement("canvas");
     new ResizeObserver(() => this.draw()).observe(canvas.parentElement);
-    for (const query of ["(prefers-color-scheme: dark)", "(prefers-contrast: more)"]) {
-      matchMedia(query).addEventListener("change", () => this.#recolour());
-    }
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#recolour());
     canvas.addEventListener("pointermove", (event) => this.#point(event));
     canvas.addEventListener("pointerleave", () => (tip.hidden = true));
     this.#colour();
