@@ -261,6 +261,32 @@ def test_the_end_of_an_answer_stays_in_sight_unless_the_user_scrolls_away(
     page.until(lambda: page.is_shown("#system") and page.run(distance) < 2)
 
 
+def test_a_page_that_nobody_sees_does_not_look(page: Page) -> None:
+    page.run("""
+        Object.assign(window, { looks: 0, planned: 0, under_way: 0 });
+        const { fetch, setTimeout } = window;
+        window.fetch = async (...given) => {
+            window.looks += 1;
+            window.under_way += 1;
+            try { return await fetch(...given); } finally { window.under_way -= 1; }
+        };
+        window.setTimeout = (act, delay) => {
+            window.planned += 1;
+            return setTimeout(() => { window.planned -= 1; act(); }, delay);
+        };
+    """)
+    page.until(lambda: page.run("return looks > 1 && planned === 1"), "looks at intervals")
+    page.run("Object.defineProperty(document, 'hidden', { value: true, configurable: true })")
+    page.until(lambda: page.run("return planned === 0 && under_way === 0"), "no look to come")
+    looks = page.run("return looks")
+    assert page.run("return [looks, planned, under_way]") == [looks, 0, 0]
+    page.run("""
+        delete document.hidden;
+        document.dispatchEvent(new Event('visibilitychange'));
+    """)
+    page.until(lambda: page.run("return looks") > looks + 1, "looks at intervals again")
+
+
 def test_nothing_can_be_sent_before_the_model_is_there(
     server: ScriptedServer, browse: Callable[..., Page]
 ) -> None:
