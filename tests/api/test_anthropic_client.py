@@ -33,6 +33,11 @@ def client(demo: ServerProcess) -> Anthropic:
     return Anthropic(base_url=demo.url, api_key="unused", max_retries=0, timeout=SECONDS)
 
 
+def n_prompt(message: anthropic.types.Message) -> int:
+    """Tokens of the prompt, those included that were restored."""
+    return message.usage.input_tokens + (message.usage.cache_read_input_tokens or 0)
+
+
 def test_models_are_listed(client: Anthropic) -> None:
     (model,) = client.models.list().data
     assert model.id == "demo"
@@ -101,7 +106,7 @@ def test_a_conversation_goes_on_with_the_result_of_a_call(client: Anthropic, str
         {"role": "user", "content": [result, {"type": "text", "text": "So?"}]},
     ]
     after = client.messages.create(model="demo", max_tokens=20, tools=[WEATHER], messages=messages)
-    assert after.usage.input_tokens > message.usage.input_tokens
+    assert n_prompt(after) > n_prompt(message)
 
 
 def test_json_fits_the_schema(client: Anthropic) -> None:
@@ -131,8 +136,7 @@ def test_a_stop_sequence_is_named(client: Anthropic) -> None:
 def test_tokens_are_counted_as_they_are_charged(client: Anthropic) -> None:
     counted = client.messages.count_tokens(model="demo", messages=QUESTION)
     message = client.messages.create(model="demo", max_tokens=1, messages=QUESTION)
-    usage = message.usage
-    assert counted.input_tokens == usage.input_tokens + (usage.cache_read_input_tokens or 0)
+    assert counted.input_tokens == n_prompt(message)
 
 
 def test_an_unknown_model_is_not_found(client: Anthropic) -> None:

@@ -50,6 +50,12 @@ def test_a_signal_lets_running_answers_end() -> None:
             httpx.get(f"{served.url}/health")
 
 
+def test_other_commands_do_not_load_what_a_server_needs() -> None:
+    needed = ("fastapi", "uvicorn", "starlette", "llguidance", "prometheus_client")
+    program = f"import sys, moeflux.cli.app; sys.exit(any(n in sys.modules for n in {needed}))"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
 def test_short_pieces_are_sent_at_once() -> None:
     with listening_socket("127.0.0.1", 0) as listener:
         assert listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moeflux.chat import AnswerParser, AnswerStyle, Content, Part, Reasoning, ToolCall
@@ -62,6 +62,7 @@ def parts_of(
 
 @pytest.mark.parametrize("style", [JSON, XML, AnswerStyle(), AnswerStyle(calls="json")])
 @pytest.mark.parametrize("reasoning", [False, True])
+@settings(deadline=None)
 @given(text=ANSWERS, data=st.data())
 def test_parts_do_not_depend_on_the_pieces(
     style: AnswerStyle, reasoning: bool, text: str, data: st.DataObject
@@ -95,6 +96,7 @@ def test_every_pair_of_cuts_gives_the_same_parts(style: AnswerStyle, text: str) 
 
 
 @pytest.mark.parametrize("style", [JSON, XML])
+@settings(deadline=None)
 @given(text=ANSWERS)
 def test_arguments_are_always_a_json_object(style: AnswerStyle, text: str) -> None:
     for part in parts_of([text], style):
@@ -103,6 +105,7 @@ def test_arguments_are_always_a_json_object(style: AnswerStyle, text: str) -> No
             assert part.name in ("weather", "now")
 
 
+@settings(deadline=None)
 @given(text=ANSWERS)
 def test_without_tags_to_look_for_text_comes_as_it_is(text: str) -> None:
     parts = parts_of(list(text), AnswerStyle())
@@ -110,6 +113,7 @@ def test_without_tags_to_look_for_text_comes_as_it_is(text: str) -> None:
 
 
 @pytest.mark.parametrize("style", [JSON, XML])
+@settings(deadline=None)
 @given(text=ANSWERS)
 def test_without_calls_no_character_but_blanks_and_reasoning_tags_is_lost(
     style: AnswerStyle, text: str

@@ -54,11 +54,11 @@ def serve(
     max_queued: Annotated[
         int, typer.Option(min=0, help="Requests that wait; further ones get 429.")
     ] = ServerOptions.max_queued,
-    max_body: Annotated[str, typer.Option(help='Size of a request: "16MiB".')] = "16MiB",
+    max_body: Annotated[str, typer.Option(help='Size of a request: "8MiB".')] = "8MiB",
     prefix_memory: Annotated[
         str | None,
         typer.Option(
-            help="For prompts that come again; 0 for none.  [default: a 16th, at most 2GB]"
+            help="For prompts that come again; 0 for none. Else a 16th of --memory, at most 2GB."
         ),
     ] = None,
     prefix_folder: Annotated[

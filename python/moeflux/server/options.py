@@ -27,7 +27,7 @@ class ServerOptions:
     """Requests that generate at the same time, in turns."""
     max_queued: int = 32
     """Requests that wait; further ones are refused."""
-    max_body: int = 16 * MIB
+    max_body: int = 8 * MIB
     """Bytes of a request's body."""
     max_connections: int = 512
     body_timeout: float = 30.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from moeflux.server.errors import ApiError
@@ -11,13 +12,11 @@ from moeflux.server.errors import ApiError
 MAX_DEPTH = 64
 """Of arrays and objects within each other."""
 
-# Strings go first, so that brackets within them do not count.
-_TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def parse_request(body: bytes) -> Any:
-    """The value of a JSON text.
+    """The value of a JSON text, in time that grows with its length.
 
     Raises ApiError (400) for bad UTF-8, bad JSON, NaN, infinities, numbers too long to read, lone
     surrogates, and nesting beyond MAX_DEPTH.
@@ -26,40 +25,38 @@ def parse_request(body: bytes) -> Any:
         text = body.decode()
     except UnicodeDecodeError as error:
         raise _refusal(f"byte {error.start} is not UTF-8") from error
-    if _depth(body) > MAX_DEPTH:
-        raise _refusal(f"nested more than {MAX_DEPTH} deep")
     try:
         value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
     except ValueError as error:
         raise _refusal(str(error)) from error
-    _check_texts(value)
+    except RecursionError as error:
+        raise _refusal(f"nested more than {MAX_DEPTH} deep") from error
+    # Halves of characters, which no encoder takes, can only come from escapes.
+    _check(value, texts="\\u" in text)
     return value
 
 
-def _depth(body: bytes) -> int:
-    depth = deepest = 0
-    for token in _TOKENS.finditer(body):
-        first = token[0][:1]
-        if first in b"[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif first in b"]}":
-            depth -= 1
-    return deepest
+def _check(value: object, *, texts: bool) -> None:
+    """Level by level, as recursion would have the depth for its limit."""
+    level, depth = [value], 0
+    while level:
+        if texts and any(isinstance(one, str) and _SURROGATE.search(one) for one in level):
+            raise _refusal("a text has half of a surrogate pair")
+        if depth == MAX_DEPTH and any(isinstance(one, dict | list) for one in level):
+            raise _refusal(f"nested more than {MAX_DEPTH} deep")
+        level = [child for one in level for child in _children(one, texts=texts)]
+        depth += 1
 
 
-def _check_texts(value: object) -> None:
-    """Refuse halves of characters, which no encoder takes."""
-    open_values = [value]
-    while open_values:
-        found = open_values.pop()
-        if isinstance(found, str):
-            if _SURROGATE.search(found):
-                raise _refusal("a text has half of a surrogate pair")
-        elif isinstance(found, dict):
-            open_values += [*found.keys(), *found.values()]
-        elif isinstance(found, list):
-            open_values += found
+def _children(value: object, *, texts: bool) -> Iterable[object]:
+    """What a value holds; where texts do not matter, only what may hold more."""
+    if isinstance(value, dict):
+        found: Iterable[object] = [*value.keys(), *value.values()] if texts else value.values()
+    elif isinstance(value, list):
+        found = value
+    else:
+        return ()
+    return found if texts else [one for one in found if isinstance(one, dict | list)]
 
 
 def _finite(text: str) -> float:

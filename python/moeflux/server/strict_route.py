@@ -7,11 +7,15 @@ from typing import Any
 
 from fastapi import HTTPException
 from fastapi.routing import APIRoute
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
 from moeflux.server.errors import ApiError
 from moeflux.server.strict_json import parse_request
+
+LARGE_NBYTES = 64 * 1024
+"""From this on, reading a body takes so long that others would wait for it."""
 
 
 class RefusedBody(HTTPException):
@@ -24,8 +28,11 @@ class RefusedBody(HTTPException):
 
 class _StrictRequest(Request):
     async def json(self) -> Any:
+        body = await self.body()
         try:
-            return parse_request(await self.body())
+            if len(body) < LARGE_NBYTES:
+                return parse_request(body)
+            return await run_in_threadpool(parse_request, body)
         except ApiError as error:
             raise RefusedBody(error) from error
 

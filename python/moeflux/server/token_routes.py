@@ -56,7 +56,8 @@ def token_router(service: AnswerService) -> APIRouter:
     async def detokenize(body: DetokenizeRequest) -> Response:
         """Text of token ids, control tokens spelled."""
         served = service.model(body.model)
-        return json_response({"prompt": served.tokenizer.decode(body.tokens, skip_special=False)})
+        text = await run_in_threadpool(served.tokenizer.decode, body.tokens, skip_special=False)
+        return json_response({"prompt": text})
 
     return router
 
