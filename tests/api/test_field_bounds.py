@@ -114,6 +114,37 @@ def test_content_that_cannot_be_read_is_refused_by_its_place(
     assert response.json()["error"]["param"] == "messages.1.content"
 
 
+@pytest.mark.parametrize("arguments", ['{"a": "\\ud800"}', '{"a": NaN}', "[1]", '{"a": ' * 2000])
+def test_arguments_of_an_earlier_call_that_are_no_object_are_refused(
+    client: httpx.Client, arguments: str
+) -> None:
+    call = {"type": "function", "function": {"name": "f", "arguments": arguments}}
+    messages = [*QUESTION, {"role": "assistant", "tool_calls": [call]}]
+    response = client.post("/v1/chat/completions", json={"model": "demo", "messages": messages})
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == "messages.1.tool_calls"
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"properties": 5},
+        {"properties": [1]},
+        {"required": 5},
+        {"$defs": [1]},
+        {"properties": {"a": {"type": "string", "enum": 5}}},
+    ],
+)
+def test_a_tool_whose_schema_is_none_is_refused(
+    client: httpx.Client, parameters: dict[str, Any]
+) -> None:
+    function = {"name": "f", "parameters": parameters}
+    chat = BODIES["/v1/chat/completions"] | {"tools": [{"type": "function", "function": function}]}
+    response = client.post("/v1/chat/completions", json=chat)
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == "tools.0.function.parameters"
+
+
 def test_a_token_beyond_the_vocabulary_is_refused(client: httpx.Client) -> None:
     for body in ({"prompt": [100_000]}, {"prompt": "Hi", "logit_bias": {"100000": 1}}):
         response = client.post("/v1/completions", json={"model": "demo", **body})

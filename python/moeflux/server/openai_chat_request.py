@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -21,6 +20,7 @@ from moeflux.server.request_fields import (
     TokenCount,
     example,
 )
+from moeflux.server.strict_json import parse_text
 from moeflux.server.tool_fields import MAX_TOOLS, FunctionFields, ToolName, ToolOffer
 
 MAX_MESSAGES = 16384
@@ -213,10 +213,11 @@ def _part(part: ContentPart, param: str) -> str:
 
 def template_call(function: CalledFunction, param: str) -> dict[str, Any]:
     """A call as chat templates take it: arguments are an object. Raises ApiError (400)."""
+    wanted = f"arguments of {function.name!r} must be a JSON object"
     try:
-        arguments = json.loads(function.arguments or "{}")
-    except (ValueError, RecursionError):
-        arguments = None
+        arguments = parse_text(function.arguments or "{}")
+    except ValueError as error:
+        raise refused(param, f"{wanted}: {error}") from error
     if not isinstance(arguments, dict):
-        raise refused(param, f"arguments of {function.name!r} must be a JSON object")
+        raise refused(param, wanted)
     return {"type": "function", "function": {"name": function.name, "arguments": arguments}}

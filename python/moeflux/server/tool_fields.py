@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from moeflux.server.errors import refused
 from moeflux.server.request_fields import ApiFields, Text
@@ -14,7 +14,25 @@ from moeflux.server.request_fields import ApiFields, Text
 MAX_TOOLS = 512
 
 ToolName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")]
-JsonSchema = dict[str, Any]
+
+
+def _checked(schema: dict[str, Any]) -> dict[str, Any]:
+    """A schema of arguments whose parts have the types that those who read it rely on."""
+    kinds = {"properties": dict, "required": list, "$defs": dict, "definitions": dict}
+    wrong = [key for key, kind in kinds.items() if not isinstance(schema.get(key) or kind(), kind)]
+    if not wrong:
+        properties = schema.get("properties") or {}
+        wrong = [
+            f"the enum of {name}"
+            for name, found in properties.items()
+            if isinstance(found, dict) and not isinstance(found.get("enum", []), list)
+        ]
+    if wrong:
+        raise ValueError(f"{wrong[0]} is not what JSON schema wants there")
+    return schema
+
+
+JsonSchema = Annotated[dict[str, Any], AfterValidator(_checked)]
 
 Choice = Literal["auto", "none", "required", "named"]
 
