@@ -12,7 +12,7 @@ import httpx
 import pytest
 from server_processes import SECONDS, ScriptedJobs, application, served_application, served_by
 
-from moeflux.errors import ReadError
+from moeflux.errors import ConstraintError, ReadError
 from moeflux.server.model_holder import ModelHolder
 from moeflux.server.options import ServerOptions
 from moeflux.server.served_model import ServedModel
@@ -72,6 +72,15 @@ def test_an_error_before_the_end_is_a_500_and_the_server_goes_on(
     assert "layer 3 expert 5" in response.json()["error"]["message"]
     jobs.error = None
     assert client.post(path, json=BODIES[path]).status_code == 200
+
+
+def test_a_form_that_proves_too_much_on_the_way_is_the_requests_fault(
+    client: httpx.Client, jobs: ScriptedJobs
+) -> None:
+    jobs.error = ConstraintError("grammar: lexer error: too many expressions")
+    response = client.post("/v1/chat/completions", json=CHAT)
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == "response_format"
 
 
 @PATHS

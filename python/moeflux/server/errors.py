@@ -6,7 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from moeflux.engine.state_budget import SessionMemoryError
-from moeflux.errors import ChatTemplateError, ContextOverflowError, MoefluxError
+from moeflux.errors import (
+    ChatTemplateError,
+    ConstraintError,
+    ContextOverflowError,
+    MoefluxError,
+)
 
 _ANTHROPIC_TYPES = {
     400: "invalid_request_error",
@@ -89,6 +94,9 @@ def api_error_of(error: BaseException) -> ApiError:
         return refused("max_tokens", str(error), "memory")
     if isinstance(error, ChatTemplateError):
         return refused("messages", str(error))
+    if isinstance(error, ConstraintError):
+        # Some of what is too much to enforce shows only on the way.
+        return refused("response_format", str(error), "constraint")
     if isinstance(error, MoefluxError):
         return ApiError(SERVER_ERROR, str(error), code=type(error).__name__)
     if isinstance(error, MemoryError):
