@@ -13,8 +13,10 @@ std::vector<std::string> device_names() {
   return names;
 }
 
-std::shared_ptr<Device> open_device(const std::string& name, unsigned n_threads, const std::string& instruction_set) {
-  if (name == "cpu") return cpu::open_device(n_threads, instruction_set);
+std::shared_ptr<Device> open_device(const std::string& name, unsigned n_threads, const std::string& instruction_set,
+                                    const std::string& activations) {
+  if (name == "cpu") return cpu::open_device(n_threads, instruction_set, activations);
+  if (activations != "float32") throw DeviceError(activations + " activations need the cpu device, got " + name);
   if (name == "metal") return metal::open_device();
   std::string names;
   for (const std::string& available : device_names()) names += (names.empty() ? "" : ", ") + available;

@@ -11,7 +11,9 @@ namespace moeflux {
 // Backends that this build has and this machine can run, best first.
 std::vector<std::string> device_names();
 
-// n_threads and instruction_set concern the CPU backend only; 0 and "" mean the best. Throws DeviceError.
-std::shared_ptr<Device> open_device(const std::string& name, unsigned n_threads, const std::string& instruction_set);
+// All but the name concerns the CPU backend only; 0 and "" mean the best, activations are float32 or int8. Throws
+// DeviceError.
+std::shared_ptr<Device> open_device(const std::string& name, unsigned n_threads, const std::string& instruction_set,
+                                    const std::string& activations);
 
 }  // namespace moeflux

@@ -135,11 +135,12 @@ py::class_<Device, std::shared_ptr<Device>> bind_devices(py::module_& module) {
   module.def("device_names", &device_names, "Backends that this build has and this machine can run, best first.");
   module.def(
       "open_device",
-      [](const std::string& name, std::int64_t n_threads, const std::string& instruction_set) {
-        return open_device(name, unsigned32_of(n_threads, "n_threads"), instruction_set);
+      [](const std::string& name, std::int64_t n_threads, const std::string& instruction_set,
+         const std::string& activations) {
+        return open_device(name, unsigned32_of(n_threads, "n_threads"), instruction_set, activations);
       },
-      py::arg("name"), py::arg("n_threads") = 0, py::arg("instruction_set") = "", release_gil(),
-      "Open a backend by name.");
+      py::arg("name"), py::arg("n_threads") = 0, py::arg("instruction_set") = "", py::arg("activations") = "float32",
+      release_gil(), "Open a backend by name.");
   return device_class;
 }
 

@@ -42,13 +42,13 @@ void check_writable(const Buffer& buffer) {
 
 }  // namespace
 
-CpuPipeline::CpuPipeline(const Kernel& kernel, Constants constants, InstructionSet instruction_set)
+CpuPipeline::CpuPipeline(const Kernel& kernel, Constants constants, Target target)
     : name_(kernel.name),
       constants_(std::move(constants)),
       n_buffers_(kernel.n_buffers),
       params_nbytes_(kernel.params_nbytes) {
   check_constants(kernel, constants_);
-  function_ = kernel.specialise(constants_, instruction_set);
+  function_ = kernel.specialise(constants_, target);
 }
 
 void CpuPipeline::run(const Arguments& arguments, ThreadPool& threads) const {

@@ -14,10 +14,10 @@ namespace moeflux::cpu {
 
 class ThreadPool;
 
-// A kernel specialised for one instruction set.
+// A kernel specialised for one target.
 class CpuPipeline final : public Pipeline {
  public:
-  CpuPipeline(const Kernel& kernel, Constants constants, InstructionSet instruction_set);
+  CpuPipeline(const Kernel& kernel, Constants constants, Target target);
 
   const std::string& kernel() const override { return name_; }
   const Constants& constants() const override { return constants_; }

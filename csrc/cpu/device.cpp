@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "cpu/commands.h"
+#include "cpu/functions.h"
 #include "cpu/kernels.h"
 #include "cpu/processor.h"
 #include "cpu/queue.h"
@@ -47,8 +48,7 @@ class MappingAllocation final : public Allocation {
 
 class CpuDevice final : public Device {
  public:
-  CpuDevice(unsigned n_threads, InstructionSet instruction_set)
-      : instruction_set_(instruction_set), executor_(std::make_shared<Executor>(n_threads)) {
+  CpuDevice(unsigned n_threads, Target target) : target_(target), executor_(std::make_shared<Executor>(n_threads)) {
     for (Kernel& kernel : all_kernels()) {
       const std::string name(kernel.name);
       kernels_.emplace(name, std::move(kernel));
@@ -58,7 +58,8 @@ class CpuDevice final : public Device {
   std::string name() const override { return "cpu"; }
 
   std::string description() const override {
-    return processor_name() + ", " + std::string(instruction_set_name(instruction_set_)) + ", " +
+    return processor_name() + ", " + std::string(instruction_set_name(target_)) + ", " +
+           (target_.activations == Activations::int8 ? "int8 activations, " : "") +
            std::to_string(executor_->n_threads()) + (executor_->n_threads() == 1 ? " thread" : " threads");
   }
 
@@ -92,7 +93,7 @@ class CpuDevice final : public Device {
     const std::lock_guard lock(mutex_);
     const std::pair key(kernel, constants);
     if (const auto cached = pipelines_.find(key); cached != pipelines_.end()) return cached->second;
-    auto compiled = std::make_shared<CpuPipeline>(found->second, constants, instruction_set_);
+    auto compiled = std::make_shared<CpuPipeline>(found->second, constants, target_);
     return pipelines_.emplace(key, std::move(compiled)).first->second;
   }
 
@@ -107,7 +108,7 @@ class CpuDevice final : public Device {
   }
 
  private:
-  InstructionSet instruction_set_;
+  Target target_;
   std::map<std::string, Kernel> kernels_;
   std::mutex mutex_;
   std::map<std::pair<std::string, Constants>, std::shared_ptr<Pipeline>> pipelines_;
@@ -125,15 +126,27 @@ InstructionSet find_instruction_set(const std::string& name) {
   throw DeviceError("instruction set '" + name + "' is not available; this processor and build have " + names);
 }
 
+Target find_target(const std::string& instruction_set, const std::string& activations) {
+  const InstructionSet set = find_instruction_set(instruction_set);
+  if (activations == "float32") return Target(set);
+  if (activations != "int8") throw DeviceError("activations must be float32 or int8, got '" + activations + "'");
+  if (functions(set).int8_row_dots == nullptr) {
+    throw DeviceError("int8 activations need the instruction set amx or avx512, got " +
+                      std::string(instruction_set_name(set)));
+  }
+  return Target(set, Activations::int8);
+}
+
 }  // namespace
 
-std::shared_ptr<Device> open_device(unsigned n_threads, const std::string& instruction_set) {
+std::shared_ptr<Device> open_device(unsigned n_threads, const std::string& instruction_set,
+                                    const std::string& activations) {
   if (n_threads > kMostThreads) {
     throw DeviceError("the cpu device runs at most " + std::to_string(kMostThreads) + " threads, got " +
                       std::to_string(n_threads));
   }
   return std::make_shared<CpuDevice>(n_threads == 0 ? n_available_cores() : n_threads,
-                                     find_instruction_set(instruction_set));
+                                     find_target(instruction_set, activations));
 }
 
 }  // namespace moeflux::cpu

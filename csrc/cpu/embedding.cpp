@@ -31,7 +31,7 @@ std::vector<Kernel> embedding_kernels() {
        sizeof(EmbeddingParams),
        {"format"},
        [](const Constants& constants, InstructionSet set) -> KernelFunction {
-         const RowDots dots = functions(set).row_dots(format_constant(constants, "format"));
+         const RowDots dots = row_dots(set, format_constant(constants, "format"));
          return [=](const Arguments& arguments, ThreadTeam& team) { embedding(dots, arguments, team); };
        }},
   };

@@ -11,6 +11,7 @@ extern const Functions functions_baseline;
 #if defined(__x86_64__)
 extern const Functions functions_avx2;
 extern const Functions functions_avx512;
+extern const Functions functions_amx;
 #elif defined(__aarch64__)
 extern const Functions functions_neon;
 #endif
@@ -24,6 +25,8 @@ const Functions& functions(InstructionSet set) {
       return functions_avx2;
     case InstructionSet::avx512:
       return functions_avx512;
+    case InstructionSet::amx:
+      return functions_amx;
 #elif defined(__aarch64__)
     case InstructionSet::neon:
       return functions_neon;
@@ -31,6 +34,11 @@ const Functions& functions(InstructionSet set) {
     default:
       throw DeviceError("instruction set " + std::string(instruction_set_name(set)) + " is not part of this build");
   }
+}
+
+RowDots row_dots(Target target, std::uint32_t format) {
+  const Functions& table = functions(target);
+  return target.activations == Activations::int8 ? table.int8_row_dots(format) : table.row_dots(format);
 }
 
 }  // namespace moeflux::cpu

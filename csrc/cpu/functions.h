@@ -33,7 +33,7 @@ struct RowDots {
   // out[0 .. cols - 1] = row `row` itself.
   void (*decode)(const RowDots&, const Weights&, std::size_t row, float* out);
 
-  static constexpr std::size_t max_tokens = 8;
+  static constexpr std::size_t max_tokens = 128;
 };
 
 // A weight vector of any dtype; unaligned.
@@ -87,8 +87,9 @@ struct ConvolutionChannels {
 };
 
 struct Functions {
-  // Throws DeviceError for a format that does not exist.
   RowDots (*row_dots)(std::uint32_t format);
+  // With activations in 8 bits; null where there is none.
+  RowDots (*int8_row_dots)(std::uint32_t format);
 
   // out = the weights as float32
   void (*widen)(WeightVector weight, std::size_t n, float* out);
@@ -119,5 +120,6 @@ struct Functions {
 
 // The table of an instruction set that this build has.
 const Functions& functions(InstructionSet set);
+RowDots row_dots(Target target, std::uint32_t format);
 
 }  // namespace moeflux::cpu

@@ -6,11 +6,13 @@
 #endif
 #include "cpu/simd_avx512.h"
 // The vectors above come first: all that follows is written against them.
+#include "cpu/fixed_point_rows_avx512.h"
 #include "cpu/functions_simd.h"
 
 namespace moeflux::cpu {
 
 extern const Functions functions_avx512;
-const Functions functions_avx512 = simd_functions;
+const Functions functions_avx512 =
+    simd_functions_with(fixed_point_row_dots<3, VectorProducts>, fixed_point_row_dots<1, VectorProducts>);
 
 }  // namespace moeflux::cpu

@@ -10,7 +10,8 @@ namespace moeflux::cpu {
 namespace {
 
 constexpr Functions simd_functions = {
-    .row_dots = row_dots,
+    .row_dots = simd_row_dots,
+    .int8_row_dots = nullptr,
     .widen = widen,
     .rms_norm = rms_norm,
     .gated_rms_norm = gated_rms_norm,
@@ -24,6 +25,15 @@ constexpr Functions simd_functions = {
     .delta_rule = delta_rule,
     .convolve = convolve,
 };
+
+// The same, with matrix products of their own.
+constexpr Functions simd_functions_with(RowDots (*row_dots)(std::uint32_t format),
+                                        RowDots (*int8_row_dots)(std::uint32_t format)) {
+  Functions functions = simd_functions;
+  functions.row_dots = row_dots;
+  functions.int8_row_dots = int8_row_dots;
+  return functions;
+}
 
 }  // namespace
 }  // namespace moeflux::cpu

@@ -3,6 +3,10 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #elif defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 #endif
@@ -17,6 +21,20 @@ bool has_f16c() {
   unsigned a, b, c, d;
   return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & kF16c) != 0;
 }
+
+// Tiles of 8-bit integers. Linux hands out their registers to a process that asks for them
+// (https://docs.kernel.org/arch/x86/xstate.html); no other system is known to.
+bool has_amx() {
+#if defined(__linux__)
+  constexpr unsigned kAmxTile = 1u << 24, kAmxInt8 = 1u << 25;
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;
+  unsigned a, b, c, d;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d & kAmxTile) != 0 && (d & kAmxInt8) != 0 &&
+         syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
 #endif
 
 }  // namespace
@@ -30,6 +48,7 @@ std::vector<InstructionSet> available_instruction_sets() {
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
                       __builtin_cpu_supports("avx512vnni");
+  if (avx512 && has_amx()) sets.push_back(InstructionSet::amx);
   if (avx512) sets.push_back(InstructionSet::avx512);
   if (avx2) sets.push_back(InstructionSet::avx2);
 #elif defined(__aarch64__) && defined(__linux__)
@@ -52,6 +71,8 @@ std::string_view instruction_set_name(InstructionSet set) {
       return "avx2";
     case InstructionSet::avx512:
       return "avx512";
+    case InstructionSet::amx:
+      return "amx";
     case InstructionSet::neon:
       return "neon";
   }

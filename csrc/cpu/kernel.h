@@ -13,7 +13,20 @@
 namespace moeflux::cpu {
 
 // Instruction sets in order of preference; which exist depends on the architecture.
-enum class InstructionSet { baseline, avx2, avx512, neon };
+enum class InstructionSet { baseline, avx2, avx512, amx, neon };
+
+// How matrix products of quantised weights hold activations: to float32 precision or in 8 bits.
+enum class Activations { float32, int8 };
+
+// What a kernel is specialised for besides its constants.
+struct Target {
+  Target(InstructionSet instruction_set, Activations activations = Activations::float32)
+      : instruction_set(instruction_set), activations(activations) {}
+  operator InstructionSet() const { return instruction_set; }
+
+  InstructionSet instruction_set;
+  Activations activations;
+};
 
 // The threads that run one dispatch together. Results must not depend on how many there are.
 class ThreadTeam {
@@ -53,7 +66,7 @@ struct Kernel {
   std::size_t params_nbytes;
   std::vector<std::string_view> constants;
   // Throws DeviceError for constants that it does not support.
-  std::function<KernelFunction(const Constants&, InstructionSet)> specialise;
+  std::function<KernelFunction(const Constants&, Target)> specialise;
 };
 
 // One per family file; kernels.cpp joins them.

@@ -103,8 +103,8 @@ std::vector<Kernel> matmul_kernels() {
        5,
        sizeof(MatmulParams),
        {"format", "accumulate"},
-       [](const Constants& constants, InstructionSet set) -> KernelFunction {
-         const RowDots dots = functions(set).row_dots(format_constant(constants, "format"));
+       [](const Constants& constants, Target target) -> KernelFunction {
+         const RowDots dots = row_dots(target, format_constant(constants, "format"));
          const bool accumulate = constant(constants, "accumulate") != 0;
          return [=](const Arguments& arguments, ThreadTeam& team) { matmul(dots, accumulate, arguments, team); };
        }},
@@ -112,9 +112,9 @@ std::vector<Kernel> matmul_kernels() {
        8,
        sizeof(GateUpParams),
        {"gate_format", "up_format"},
-       [](const Constants& constants, InstructionSet set) -> KernelFunction {
-         const GateUp kernel{functions(set), functions(set).row_dots(format_constant(constants, "gate_format")),
-                             functions(set).row_dots(format_constant(constants, "up_format"))};
+       [](const Constants& constants, Target target) -> KernelFunction {
+         const GateUp kernel{functions(target), row_dots(target, format_constant(constants, "gate_format")),
+                             row_dots(target, format_constant(constants, "up_format"))};
          return [=](const Arguments& arguments, ThreadTeam& team) { gate_up(kernel, arguments, team); };
        }},
   };

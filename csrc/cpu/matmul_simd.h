@@ -17,8 +17,6 @@ namespace {
 // prefetcher does not follow.
 constexpr std::size_t prefetch_distance = 16 << 10;
 
-constexpr std::size_t round_up(std::size_t n, std::size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
-
 template <int bits>
 struct AffineRows {
   static constexpr int codes = codes_per_lane(bits);
@@ -242,7 +240,7 @@ RowDots row_dots_of(std::uint32_t format) {
   return RowDots{format, Rows::prepared_nbytes, Rows::prepare, dot<Rows>, Rows::decode};
 }
 
-inline RowDots row_dots(std::uint32_t format) {
+inline RowDots simd_row_dots(std::uint32_t format) {
   switch (format & 0xff) {
     case 2:
       return row_dots_of<AffineRows<2>>(format);

@@ -170,17 +170,17 @@ std::vector<Kernel> moe_kernels() {
        5,
        sizeof(ExpertGateUpParams),
        {"gate_format", "up_format"},
-       [](const Constants& constants, InstructionSet set) -> KernelFunction {
-         const GateUp kernel{functions(set), functions(set).row_dots(format_constant(constants, "gate_format")),
-                             functions(set).row_dots(format_constant(constants, "up_format"))};
+       [](const Constants& constants, Target target) -> KernelFunction {
+         const GateUp kernel{functions(target), row_dots(target, format_constant(constants, "gate_format")),
+                             row_dots(target, format_constant(constants, "up_format"))};
          return [=](const Arguments& arguments, ThreadTeam& team) { expert_gate_up(kernel, arguments, team); };
        }},
       {"expert_down",
        5,
        sizeof(ExpertDownParams),
        {"format"},
-       [](const Constants& constants, InstructionSet set) -> KernelFunction {
-         const RowDots dots = functions(set).row_dots(format_constant(constants, "format"));
+       [](const Constants& constants, Target target) -> KernelFunction {
+         const RowDots dots = row_dots(target, format_constant(constants, "format"));
          return [=](const Arguments& arguments, ThreadTeam& team) { expert_down(dots, arguments, team); };
        }},
       {"moe_combine_norm",

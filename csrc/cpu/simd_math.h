@@ -17,6 +17,8 @@ inline __attribute__((always_inline)) void unroll(const Body& body) {
   }
 }
 
+constexpr std::size_t round_up(std::size_t n, std::size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+
 inline std::size_t dtype_nbytes(Dtype dtype) { return dtype == FLOAT32 ? 4 : 2; }
 
 template <Dtype dtype>

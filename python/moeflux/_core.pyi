@@ -18,12 +18,15 @@ def crc32c(data: SupportsBuffer, initial: int = 0) -> int:
 def device_names() -> list[str]:
     """Backends that this build has and this machine can run, best first."""
 
-def open_device(name: str, n_threads: int = 0, instruction_set: str = "") -> Device:
+def open_device(
+    name: str, n_threads: int = 0, instruction_set: str = "", activations: str = "float32"
+) -> Device:
     """Open a backend by name.
 
-    `n_threads` 0 means one per core; `instruction_set` "" means the best this processor has. Both
-    concern the CPU backend only. Raises DeviceError, naming the backends of this build, if it is
-    unknown or unavailable.
+    `n_threads` 0 means one per core; `instruction_set` "" means the best this processor has;
+    `activations` are held as float32 or, which is lossy, as int8. All of these concern the CPU
+    backend only. Raises DeviceError, naming the backends of this build, if it is unknown or
+    unavailable.
     """
 
 def measure_read_bandwidth(nbytes: int, n_threads: int = 0) -> float:

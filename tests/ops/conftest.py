@@ -7,7 +7,7 @@ import pytest
 from moeflux._core import Device, device_names, open_device
 from moeflux.errors import DeviceError
 
-INSTRUCTION_SETS = ("baseline", "avx2", "avx512", "neon")
+INSTRUCTION_SETS = ("baseline", "avx2", "avx512", "amx", "neon")
 
 
 def _available_instruction_sets() -> list[str]:
