@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 _log = logging.getLogger(__name__)
 
 _CHOICES = {
+    "activations": ("float32", "int8"),
     "prefetch": ("off", "previous-token", "next-router", "combined", "auto"),
     "eviction": ("lru", "lfu", "lfru"),
     "read_mode": ("page-cache", "direct", "auto"),
@@ -46,7 +47,7 @@ _VARIABLES = {"scope_capture_path": "MLX_METAL_CAPTURE"}
 
 @dataclass(frozen=True)
 class Settings:
-    """How a model is run, never what it computes.
+    """How a model is run and, but for `activations`, never what it computes.
 
     Each field may be given as an environment variable: MOEFLUX_ and the field's name in capitals;
     `scope_capture_path` as MLX_METAL_CAPTURE.
@@ -57,6 +58,8 @@ class Settings:
     """Compute threads of the CPU backend; 0 means one per core."""
     instruction_set: str = ""
     """Of the CPU backend; "" means the best this processor has."""
+    activations: str = "float32"
+    """In products with quantised weights on the CPU: float32, or int8, which is lossy."""
     n_read_workers: int = 8
     context_size: int = 0
     """Positions a session can hold; 0 means the model's own limit, at most 32768."""
@@ -125,6 +128,11 @@ class Settings:
             if getattr(self, name) not in choices:
                 wanted = ", ".join(choices)
                 raise ValueError(f"{name} must be one of {wanted}, got {getattr(self, name)!r}")
+
+    @property
+    def lossy(self) -> tuple[str, ...]:
+        """Settings that change what the model computes, as name=value."""
+        return () if self.activations == "float32" else (f"activations={self.activations}",)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:

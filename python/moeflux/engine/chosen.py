@@ -28,4 +28,4 @@ def open_named_device(asked: str, settings: Settings) -> Device:
     """The device asked for, else that of the settings, else the best one there is."""
     name = settings.device if asked == "auto" else asked
     name = device_names()[0] if name == "auto" else name
-    return open_device(name, settings.n_threads, settings.instruction_set)
+    return open_device(name, settings.n_threads, settings.instruction_set, settings.activations)

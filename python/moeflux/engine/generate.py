@@ -119,6 +119,7 @@ class Generation(Iterator[Event]):
             decode=decode,
             peak_memory_nbytes=peak_memory(),
             memory_cap_nbytes=runtime.memory_cap,
+            lossy=runtime.lossy,
             n_slots=experts.n_slots,
             n_experts=experts.n_experts,
             weight_nbytes_per_token=runtime.weight_nbytes_per_token,

@@ -245,6 +245,7 @@ class Model:
         runtime = Runtime(
             device, device.queue(), loaded.decoder, experts, files, settings.prefill_chunk
         )
+        runtime.lossy = settings.lossy
         runtime.fingerprint = Fingerprint(self._checkpoint, files)
         runtime.capture = StepCapture.from_settings(
             device, settings, len(loaded.decoder.layers), runtime.drain

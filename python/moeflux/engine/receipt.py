@@ -146,7 +146,7 @@ class GenerationStats:
     governor: tuple[Decision, ...] = ()
     """Whether prefetch was found to save time, and why."""
     lossy: tuple[str, ...] = ()
-    """Switches that change what the model computes; none exists, so that this is empty."""
+    """Settings that change what the model computes, such as activations=int8; empty by default."""
 
     @property
     def prefill_seconds(self) -> float:

@@ -53,6 +53,8 @@ class Runtime:
     """Time the host stood still for the device, in all."""
     device_seconds: float = 0.0
     """Time the device worked, in all."""
+    lossy: tuple[str, ...] = ()
+    """Settings that change what the model computes, such as activations=int8."""
     memory_cap: int | None = None
     """Of the process, in bytes, if one was asked for."""
     states: StateBudget = field(default_factory=lambda: StateBudget(None))
