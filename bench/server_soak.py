@@ -25,6 +25,8 @@ from typing import Any
 import httpx
 import psutil
 
+from moeflux.memory import parse_size
+
 ERRORS = {400, 404, 408, 413, 429, 503}
 """That a client of this bench may be given."""
 WEATHER = {
@@ -229,6 +231,15 @@ class Sample:
     n_descriptors: int
 
 
+@dataclass(frozen=True)
+class Watched:
+    """The server before the load, after it, and meanwhile."""
+
+    first: Sample
+    last: Sample
+    samples: list[Sample]
+
+
 def sample(process: psutil.Process) -> Sample:
     with process.oneshot():
         return Sample(process.memory_info().rss, process.num_threads(), process.num_fds())
@@ -297,13 +308,13 @@ async def soak(arguments: argparse.Namespace) -> int:
     server.terminate()
     code = await server.wait()
     await draining
-    return report(load, first, last, samples, code, lines)
+    cap = None if arguments.memory is None else parse_size(arguments.memory)
+    return report(load, Watched(first, last, samples), cap, code, lines)
 
 
-def report(
-    load: Load, first: Sample, last: Sample, samples: list[Sample], code: int, lines: list[str]
-) -> int:
+def report(load: Load, watched: Watched, cap: int | None, code: int, lines: list[str]) -> int:
     """Print what was found; the exit code of the program."""
+    first, last, samples = watched.first, watched.last, watched.samples
     resident = [one.resident_nbytes for one in samples]
     quarter = max(1, len(resident) // 4)
     early, late = median(resident[quarter : 2 * quarter] or resident), median(resident[-quarter:])
@@ -311,6 +322,8 @@ def report(
     is_judged = len(samples) * SAMPLE_SECONDS >= JUDGED_SECONDS
     if is_judged and late > early * (1 + ALLOWED_GROWTH) + NOISE_NBYTES:
         wrong.append(f"memory grew from {early / 1e6:.1f} MB to {late / 1e6:.1f} MB")
+    if cap is not None and max(resident) > cap:
+        wrong.append(f"memory of {max(resident) / 1e6:.1f} MB is above the cap of {cap / 1e6:.1f}")
     wrong += [
         f"{name}: {getattr(first, name)} before, {getattr(last, name)} after"
         for name in ("n_threads", "n_descriptors")

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from moeflux.server.errors import ApiError
 from moeflux.server.generation_defaults import generation_defaults
+from moeflux.server.loading import ModelSource
 from moeflux.server.options import ServerOptions
 from moeflux.server.reasoning_first import ReasoningFirst
 from moeflux.server.strict_json import MAX_DEPTH, parse_request
@@ -108,6 +109,14 @@ def test_this_machine_needs_none(host: str) -> None:
 def test_keys_that_no_header_carries_are_refused(key: str) -> None:
     with pytest.raises(ValueError, match="API key"):
         ServerOptions(api_keys=(key,))
+
+
+@pytest.mark.parametrize(
+    ("memory", "left"),
+    [(None, None), (160 * 2**20, 128 * 2**20), (2**20, 0), ("8GiB", 8 * 2**30 - 32 * 2**20)],
+)
+def test_a_memory_cap_leaves_room_for_requests(memory: int | str | None, left: int | None) -> None:
+    assert ModelSource("demo", memory=memory).model_memory == left
 
 
 class OnlyToken:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
+from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
@@ -34,6 +35,9 @@ from moeflux.server.streaming import ClientGoneError, logged
 from moeflux.server.strict_route import RefusedBody
 from moeflux.server.token_routes import token_router
 from moeflux.server.validation import validation_error
+
+N_PREPARING = 4
+"""Requests whose prompts and grammars are made at the same time."""
 
 CLIENT_CLOSED_REQUEST = 499
 """For the account only: nobody reads the response."""
@@ -88,6 +92,8 @@ def _lifespan(
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        # Bounds the memory and the processors that preparing requests takes.
+        current_default_thread_limiter().total_tokens = N_PREPARING
         holder.start()
         yield
         await run_in_threadpool(holder.drain, options.drain_timeout)

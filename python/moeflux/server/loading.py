@@ -7,14 +7,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import moeflux
+from moeflux.engine.budget import MemoryCapError
 from moeflux.engine.model import Model
+from moeflux.errors import MoefluxError
 from moeflux.hub import DEMO
+from moeflux.memory import format_size, parse_size
 from moeflux.server.generation_defaults import generation_defaults
 from moeflux.server.live_view import LiveView
 from moeflux.server.options import ServerOptions
 from moeflux.server.scheduler import Scheduler
 from moeflux.server.served_model import ServedModel, chat_template_of
 from moeflux.settings import Settings
+
+REQUESTS_NBYTES = 32 * 2**20
+"""Of a memory cap, for bodies, grammars and connections."""
 
 
 @dataclass
@@ -35,9 +41,21 @@ class ModelSource:
         folder = Path(self.model).expanduser()
         return folder.resolve().name if folder.is_dir() else self.model
 
+    @property
+    def model_memory(self) -> int | None:
+        """What a memory cap leaves for the model, in bytes: requests take some of it."""
+        if self.memory is None:
+            return None
+        return max(0, parse_size(self.memory) - REQUESTS_NBYTES)
+
     def load(self, options: ServerOptions) -> ServedModel:
-        """Raises as `moeflux.load`, and CheckpointError, ChatTemplateError for its texts."""
-        self.loaded = model = moeflux.load(self.model, self.device, self.memory, self.settings)
+        """Raises as `moeflux.load`, and ChatTemplateError for a template that is none."""
+        try:
+            model = moeflux.load(self.model, self.device, self.model_memory, self.settings)
+        except MemoryCapError as error:
+            kept = format_size(REQUESTS_NBYTES)
+            raise MoefluxError(f"{error}; a server keeps {kept} more for requests") from error
+        self.loaded = model
         tokenizer = model.tokenizer
         names = options.aliases or (self.name,)
         jobs = Scheduler(model, max_active=options.max_active, max_queued=options.max_queued)

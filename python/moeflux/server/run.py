@@ -12,7 +12,7 @@ import uvicorn
 
 import moeflux
 from moeflux.engine.budget import prefix_memory_nbytes
-from moeflux.memory import format_size, resident_memory
+from moeflux.memory import format_size, parse_size, resident_memory
 from moeflux.server.app import create_app
 from moeflux.server.loading import ModelSource
 from moeflux.server.model_holder import ModelHolder
@@ -119,8 +119,8 @@ def description(
     yield f"  health, metrics    {address}/health {address}/metrics"
     model = source.loaded
     if model is not None:
-        cap = model.runtime.memory_cap
-        limit = "no cap" if cap is None else f"cap {format_size(cap)}"
+        cap = source.memory
+        limit = "no cap" if cap is None else f"cap {format_size(parse_size(cap))}"
         experts = model.runtime.experts
         yield (
             f"  memory             {format_size(resident_memory())} in use, {limit}, "
