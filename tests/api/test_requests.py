@@ -52,6 +52,12 @@ def test_brackets_in_a_text_are_no_nesting() -> None:
     assert parse_request(f'"{text}"'.encode()) == '"[' * 1000
 
 
+@pytest.mark.parametrize("body", [b'"' + b'\\"' * 500_000, b'["' + b'\\"' * 500_000 + b"\\"])
+def test_a_text_without_its_end_takes_no_longer_than_another(body: bytes) -> None:
+    with pytest.raises(ApiError, match="Unterminated"):
+        parse_request(body)
+
+
 @settings(deadline=None)
 @given(body=st.binary(max_size=64))
 def test_any_bytes_are_read_or_refused(body: bytes) -> None:

@@ -18,19 +18,26 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 def parse_request(body: bytes) -> Any:
     """The value of a JSON text, in time that grows with its length.
 
-    Raises ApiError (400) for bad UTF-8, bad JSON, NaN, infinities, numbers too long to read, lone
-    surrogates, and nesting beyond MAX_DEPTH.
+    Raises ApiError (400) for bad UTF-8, and for what parse_text refuses.
     """
     try:
-        text = body.decode()
+        return parse_text(body.decode())
     except UnicodeDecodeError as error:
         raise _refusal(f"byte {error.start} is not UTF-8") from error
-    try:
-        value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
     except ValueError as error:
         raise _refusal(str(error)) from error
+
+
+def parse_text(text: str) -> Any:
+    """The value of a JSON text.
+
+    Raises ValueError for bad JSON, NaN, infinities, numbers too long to read, lone surrogates, and
+    nesting beyond MAX_DEPTH.
+    """
+    try:
+        value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
     except RecursionError as error:
-        raise _refusal(f"nested more than {MAX_DEPTH} deep") from error
+        raise _too_deep() from error
     # Halves of characters, which no encoder takes, can only come from escapes.
     _check(value, texts="\\u" in text)
     return value
@@ -41,9 +48,9 @@ def _check(value: object, *, texts: bool) -> None:
     level, depth = [value], 0
     while level:
         if texts and any(isinstance(one, str) and _SURROGATE.search(one) for one in level):
-            raise _refusal("a text has half of a surrogate pair")
+            raise ValueError("a text has half of a surrogate pair")
         if depth == MAX_DEPTH and any(isinstance(one, dict | list) for one in level):
-            raise _refusal(f"nested more than {MAX_DEPTH} deep")
+            raise _too_deep()
         level = [child for one in level for child in _children(one, texts=texts)]
         depth += 1
 
@@ -57,6 +64,10 @@ def _children(value: object, *, texts: bool) -> Iterable[object]:
     else:
         return ()
     return found if texts else [one for one in found if isinstance(one, dict | list)]
+
+
+def _too_deep() -> ValueError:
+    return ValueError(f"nested more than {MAX_DEPTH} deep")
 
 
 def _finite(text: str) -> float:
