@@ -41,6 +41,15 @@ class ServerProcess:
     process: subprocess.Popen[str]
     url: str
     lines: list[str] = field(default_factory=list)
+    said: threading.Condition = field(default_factory=threading.Condition)
+    """Notified of every line."""
+
+    def wait_for_line(self, start: str) -> bool:
+        """Whether the program has said such a line."""
+        with self.said:
+            return self.said.wait_for(
+                lambda: any(line.startswith(start) for line in self.lines), SECONDS
+            )
 
     @property
     def pid(self) -> int:
@@ -60,13 +69,15 @@ def server_process(*arguments: str, model: str = "demo") -> Iterator[ServerProce
         assert process.stderr is not None
         lines: list[str] = []
         address = ""
-        ready = threading.Event()
+        ready, said = threading.Event(), threading.Condition()
 
         def read() -> None:
             nonlocal address
             assert process.stderr is not None
             for line in process.stderr:
-                lines.append(line.rstrip())
+                with said:
+                    lines.append(line.rstrip())
+                    said.notify_all()
                 found = re.search(r"http://\S+:\d+", line)
                 address = address or (found[0] if found else "")
                 if "API key" in line:
@@ -78,7 +89,7 @@ def server_process(*arguments: str, model: str = "demo") -> Iterator[ServerProce
         try:
             assert ready.wait(SECONDS), lines
             assert process.poll() is None, lines
-            yield ServerProcess(process, address, lines)
+            yield ServerProcess(process, address, lines, said)
         finally:
             process.kill()
             process.wait()

@@ -15,6 +15,7 @@ from server_processes import SECONDS, ScriptedJobs, application, served_applicat
 from moeflux.errors import ConstraintError, ReadError
 from moeflux.server.model_holder import ModelHolder
 from moeflux.server.options import ServerOptions
+from moeflux.server.refusals import DrainingError
 from moeflux.server.served_model import ServedModel
 from moeflux.tokenizer import Tokenizer
 
@@ -92,6 +93,20 @@ def test_an_error_in_a_stream_is_its_last_event(
     assert response.status_code == 200
     assert "layer 3 expert 5" in json.dumps(events(response)[-1])
     assert "[DONE]" not in response.text
+
+
+@PATHS
+@pytest.mark.parametrize("streams", [True, False])
+def test_a_request_that_the_end_cuts_off_is_told_so(
+    client: httpx.Client, jobs: ScriptedJobs, path: str, streams: bool
+) -> None:
+    jobs.error = DrainingError("the server has stopped")
+    response = client.post(path, json={**BODIES[path], "stream": streams})
+    assert response.status_code == (200 if streams else 503)
+    told = events(response)[-1] if streams else response.json()
+    assert "the server has stopped" in json.dumps(told)
+    kinds = {"service_unavailable_error", "overloaded_error", "draining"}
+    assert kinds & {told.get("code"), *told.get("error", {}).values()}
 
 
 @PATHS

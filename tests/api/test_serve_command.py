@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -54,6 +55,23 @@ def test_other_commands_do_not_load_what_a_server_needs() -> None:
     needed = ("fastapi", "uvicorn", "starlette", "llguidance", "prometheus_client")
     program = f"import sys, moeflux.cli.app; sys.exit(any(n in sys.modules for n in {needed}))"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_a_second_interrupt_cuts_answers_off_with_an_error() -> None:
+    endless = {"type": "regex", "pattern": "[a-z]{100000}"}
+    body = {"model": "demo", "prompt": "a", "max_tokens": 4000, "response_format": endless}
+    with server_process() as served:
+        url = f"{served.url}/v1/completions"
+        with httpx.stream("POST", url, json={**body, "stream": True}, timeout=SECONDS) as response:
+            lines = response.iter_lines()
+            assert next(lines).startswith("data: ")
+            served.process.send_signal(signal.SIGINT)
+            assert served.wait_for_line("stopping:")
+            served.process.send_signal(signal.SIGINT)
+            last = [line for line in lines if line][-1]
+        assert "the server has stopped" in last
+        assert served.process.wait(SECONDS) == 0
+    assert "Traceback" not in "\n".join(served.lines)
 
 
 def test_short_pieces_are_sent_at_once() -> None:

@@ -12,6 +12,7 @@ from moeflux.errors import (
     ContextOverflowError,
     MoefluxError,
 )
+from moeflux.server.refusals import DrainingError
 
 _ANTHROPIC_TYPES = {
     400: "invalid_request_error",
@@ -97,6 +98,8 @@ def api_error_of(error: BaseException) -> ApiError:
     if isinstance(error, ConstraintError):
         # Some of what is too much to enforce shows only on the way.
         return refused("response_format", str(error), "constraint")
+    if isinstance(error, DrainingError):
+        return ApiError(503, str(error), code="draining")
     if isinstance(error, MoefluxError):
         return ApiError(SERVER_ERROR, str(error), code=type(error).__name__)
     if isinstance(error, MemoryError):

@@ -56,6 +56,11 @@ class ModelHolder:
         """Refuse further requests; those that run go on."""
         self.state = "draining"
 
+    def cut_off(self) -> None:
+        """End what runs with an error. Idempotent."""
+        if self._served is not None:
+            self._served.jobs.close()
+
     def drain(self, timeout: float) -> bool:
         """Wait for what runs; False if some of it was cut off. Then let go of the model."""
         self.stop_taking()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -21,18 +22,26 @@ from moeflux.server.served_model import ServedModel
 
 MAX_HEADERS = 64 * 1024
 """Bytes of a request's line and headers."""
+TELLING_SECONDS = 5
+"""For telling clients that their requests were cut off."""
 
 
 class _Server(uvicorn.Server):
-    """Ends by itself after a signal, where uvicorn raises it once more."""
+    """Ends by itself after a signal, where uvicorn raises it once more or drops what runs."""
 
-    def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, on_stop: Callable[[], None], on_hurry: Callable[[], None]
+    ) -> None:
+        """`on_hurry`: a second Ctrl-C."""
         super().__init__(config)
-        self._on_stop = on_stop
+        self._on_stop, self._on_hurry = on_stop, on_hurry
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._on_stop()
-        super().handle_exit(sig, frame)
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        if not self.should_exit:
+            self.should_exit = True
+            self._on_stop()
+        elif sig == signal.SIGINT:
+            self._on_hurry()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -59,6 +68,17 @@ def run_server(source: ModelSource, options: ServerOptions, say: Callable[[str],
         if holder.state == "ready":
             say("stopping: running requests may end, further ones are refused")
         holder.stop_taking()
+        cut_off_after(options.drain_timeout)
+
+    def hurry() -> None:
+        say("stopping now: running requests are cut off")
+        cut_off_after(0)
+
+    def cut_off_after(seconds: float) -> None:
+        # In a thread: the signal may have come while this one holds a lock of the scheduler.
+        timer = threading.Timer(seconds, holder.cut_off)
+        timer.daemon = True
+        timer.start()
 
     def fail(error: Exception) -> None:
         say(f"error: {error}")
@@ -79,9 +99,9 @@ def run_server(source: ModelSource, options: ServerOptions, say: Callable[[str],
         proxy_headers=False,
         limit_concurrency=options.max_connections,
         h11_max_incomplete_event_size=MAX_HEADERS,
-        timeout_graceful_shutdown=max(1, round(options.drain_timeout)),
+        timeout_graceful_shutdown=round(options.drain_timeout) + TELLING_SECONDS,
     )
-    server = _Server(config, stop)
+    server = _Server(config, stop, hurry)
     holder.on_ready, holder.on_failed = tell, fail
     say(f"loading {source.model}; {address}/health says when it is ready")
     server.run(sockets=[listener])

@@ -73,9 +73,7 @@ class AnswerService:
             job = served.jobs.submit(request)
         except QueueFullError as error:
             raise ApiError(429, str(error), None, "queue_full", RETRY_AFTER) from error
-        except DrainingError as error:
-            raise ApiError(503, str(error), code="draining") from error
-        except ContextOverflowError:
+        except (DrainingError, ContextOverflowError):
             raise
         except ValueError as error:
             raise ApiError(400, str(error)) from error

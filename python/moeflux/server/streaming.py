@@ -101,7 +101,7 @@ async def until_gone(receive: Receive, work: Coroutine[Any, Any, Result]) -> Res
 def logged(error: Exception) -> ApiError:
     """What to tell a client of an error; the log has all of it where it is the server's fault."""
     told = api_error_of(error)
-    if told.status >= SERVER_ERROR and not isinstance(error, ApiError):
+    if told.status == SERVER_ERROR and not isinstance(error, ApiError):
         _log.error("a request failed: %s", error, exc_info=error)
     return told
 
