@@ -6,6 +6,8 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from os import PathLike
+from pathlib import Path
 
 _log = logging.getLogger(__name__)
 
@@ -43,6 +45,14 @@ _PARSERS: dict[object, tuple[Callable[[str], int | float | bool], str]] = {
 """By type, or by name."""
 _VARIABLES = {"scope_capture_path": "MLX_METAL_CAPTURE"}
 """Of fields whose variable is not MOEFLUX_ and their name."""
+
+
+def user_path(name: str | PathLike[str]) -> Path:
+    """The path that a user means, ~ being a home. Raises ValueError for the home of nobody."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{name}: there is no such home directory") from error
 
 
 @dataclass(frozen=True)

@@ -141,6 +141,7 @@ def test_help_names_every_command(talk: Talk, capsys: Output) -> None:
         ("/nope", "/nope: no such command; /help lists them"),
         ("/save", "/save: wanted the name of a file"),
         ("/load /no/such/file", "/no/such/file.json: no such file"),
+        ("/save ~no-such-user/x", "~no-such-user/x: there is no such home directory"),
         ("/think hard", "/think: wanted show, hide, on or off, got 'hard'"),
         ("word " * 2000, "/undo and /reset make room, --ctx-size gives more"),
     ],

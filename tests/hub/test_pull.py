@@ -299,3 +299,8 @@ def test_progress_ends_with_everything(settings: moeflux.Settings, source: Path)
     assert {progress.total_nbytes for progress in told} == {total}
     assert told[-1].done_nbytes == total
     assert told[-1].file == "config.json"
+
+
+def test_the_home_of_nobody_takes_no_model(settings: moeflux.Settings) -> None:
+    with pytest.raises(ValueError, match="~no-such-user/x: there is no such home"):
+        pull(NAME, Path("~no-such-user/x"), settings=settings)

@@ -145,3 +145,8 @@ def test_a_folder_that_others_made_is_refused(
 def test_what_is_not_there_is_refused(settings: moeflux.Settings, model: str, message: str) -> None:
     with pytest.raises(RemovalError, match=message):
         find_removal(model, settings)
+
+
+def test_the_home_of_nobody_has_no_model(settings: moeflux.Settings) -> None:
+    with pytest.raises(ValueError, match="~no-such-user/x: there is no such home"):
+        find_removal("~no-such-user/x", settings)

@@ -9,6 +9,7 @@ from moeflux.checkpoint.json_file import read_object
 from moeflux.engine.conversation import FORMAT, Answer, Conversation, snapshot_path
 from moeflux.errors import CheckpointError
 from moeflux.memory import format_size
+from moeflux.settings import user_path
 
 HELP = """\
 /system [TEXT]   show the system message, or set it
@@ -158,7 +159,7 @@ class Commands:
 def _path(name: str, command: str) -> Path:
     if not name:
         raise ValueError(f"{command}: wanted the name of a file")
-    path = Path(name).expanduser()
+    path = user_path(name)
     return path if path.suffix else path.with_name(path.name + ".json")
 
 

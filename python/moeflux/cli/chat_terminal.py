@@ -7,7 +7,6 @@ import sys
 import termios
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -23,6 +22,7 @@ from moeflux.chat import Content, Part, Reasoning
 from moeflux.cli.markdown_stream import BlockStream, markdown_stream, reasoning_stream
 from moeflux.engine.conversation import Answer
 from moeflux.engine.events import PrefillProgress
+from moeflux.settings import user_path
 
 PROMPT = "> "
 
@@ -213,7 +213,7 @@ def _no_echo() -> Iterator[None]:
 def _history(name: str) -> History:
     if not name:
         return InMemoryHistory()
-    path = Path(name).expanduser()
+    path = user_path(name)
     path.parent.mkdir(parents=True, exist_ok=True)
     return FileHistory(str(path))
 

@@ -26,7 +26,7 @@ from moeflux.hub.repository import (
 )
 from moeflux.hub.resolve import pulled_folder
 from moeflux.memory import format_size
-from moeflux.settings import Settings
+from moeflux.settings import Settings, user_path
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,8 @@ def pull(
     when its experts are converted. Called again after an interruption it goes on at the same
     commit; called again later it fetches what has changed.
 
-    Raises ValueError for a name that is not a hub id and for unsupported options, PullError,
+    Raises ValueError for a name that is not a hub id, the home of nobody and unsupported options,
+    PullError,
     WrongBytesError, CheckpointError for what is no checkpoint, ConversionError and ReadError.
     """
     hub_id = HUB_ID.fullmatch(model)
@@ -88,7 +89,7 @@ def pull(
     settings = settings or Settings.from_environment()
     name, revision = hub_id["repository"], hub_id["revision"]
     home = pulled_folder(settings, name)
-    folder = home if destination is None else Path(destination).expanduser()
+    folder = home if destination is None else user_path(destination)
     wanted = _record(name, options or PullOptions())
     with _claimed(folder, wanted) as unfinished:
         # An unfinished pull goes on at its own commit, whatever the branch is at now.

@@ -11,7 +11,7 @@ import huggingface_hub
 from moeflux.errors import CheckpointError
 from moeflux.hub.record import STAGING_NAME
 from moeflux.hub.repository import HUB_ID, UNWANTED_FILES, WANTED_FILES, reason
-from moeflux.settings import Settings
+from moeflux.settings import Settings, user_path
 
 DEMO = "demo"
 """The name of the model that comes with the package."""
@@ -28,9 +28,9 @@ def resolve(model: str | PathLike[str]) -> Path:
     if name == DEMO:
         return _demo()
     try:
-        folder = Path(name).expanduser()
-    except RuntimeError as error:
-        raise CheckpointError(f"{name}: {error}") from error
+        folder = user_path(name)
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error
     if name and folder.is_dir():
         return folder
     if name and folder.exists():
@@ -50,7 +50,7 @@ def resolve(model: str | PathLike[str]) -> Path:
 
 def pulled_folder(settings: Settings, repository: str) -> Path:
     """Where `moeflux pull` puts a model, or a link to where it was told to put it."""
-    return Path(settings.models_folder).expanduser() / repository
+    return user_path(settings.models_folder) / repository
 
 
 def _demo() -> Path:

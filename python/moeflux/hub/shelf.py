@@ -15,7 +15,7 @@ from moeflux.hub.pull import used_nbytes
 from moeflux.hub.record import RECORD_NAME, STAGING_NAME
 from moeflux.hub.repository import HUB_ID
 from moeflux.hub.resolve import DEMO, pulled_folder
-from moeflux.settings import Settings
+from moeflux.settings import Settings, user_path
 
 _OURS = (RECORD_NAME, STAGING_NAME, MANIFEST_NAME, JOURNAL_NAME)
 """What only a pull or a conversion leaves in a folder."""
@@ -56,11 +56,12 @@ def stored_models(settings: Settings) -> list[StoredModel]:
 def find_removal(model: str, settings: Settings) -> Removal:
     """What removing "org/name" or a folder means; of a name, what it stands for in other commands.
 
-    Raises RemovalError for what is not there, or is nothing that moeflux or the hub has made.
+    Raises RemovalError for what is not there, or is nothing that moeflux or the hub has made,
+    ValueError for the home of nobody.
     """
     if model == DEMO:
         raise RemovalError(f"{DEMO}: comes with the package and stays with it")
-    folder = Path(model).expanduser()
+    folder = user_path(model)
     if model and folder.is_dir():
         return _folder_removal(model, folder, settings)
     hub_id = HUB_ID.fullmatch(model)
@@ -87,7 +88,7 @@ def _folder_removal(model: str, folder: Path, settings: Settings) -> Removal:
             "remove it yourself if it is to go"
         )
 
-    names = Path(settings.models_folder).expanduser().glob("*/*")
+    names = user_path(settings.models_folder).glob("*/*")
     links = [path for path in names if path.is_symlink() and path.resolve() == target]
 
     def remove() -> None:
@@ -100,7 +101,7 @@ def _folder_removal(model: str, folder: Path, settings: Settings) -> Removal:
 
 
 def _pulled(settings: Settings) -> Iterator[StoredModel]:
-    root = Path(settings.models_folder).expanduser()
+    root = user_path(settings.models_folder)
     for path in root.glob("*/*"):
         if path.is_dir():
             finished = (path / RECORD_NAME).is_file() and not (path / STAGING_NAME).exists()

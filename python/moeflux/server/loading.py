@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import moeflux
 from moeflux.engine.budget import MemoryCapError
@@ -17,7 +16,7 @@ from moeflux.server.live_view import LiveView
 from moeflux.server.options import ServerOptions
 from moeflux.server.scheduler import Scheduler
 from moeflux.server.served_model import ServedModel, chat_template_of
-from moeflux.settings import Settings
+from moeflux.settings import Settings, user_path
 
 REQUESTS_NBYTES = 32 * 2**20
 """Of a memory cap, for bodies, grammars and connections."""
@@ -38,7 +37,7 @@ class ModelSource:
         """What requests call it: a folder by its name, anything else as it was given."""
         if self.model == DEMO:
             return DEMO
-        folder = Path(self.model).expanduser()
+        folder = user_path(self.model)
         return folder.resolve().name if folder.is_dir() else self.model
 
     @property

@@ -10,7 +10,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
 
 from moeflux.engine.budget import prefix_memory_nbytes
 from moeflux.engine.prefixes.folder import PrefixFolder
@@ -31,7 +30,7 @@ from moeflux.engine.state import SequenceState
 from moeflux.engine.transcript import checked_tokens
 from moeflux.errors import SessionStateError, SnapshotError
 from moeflux.memory import parse_size
-from moeflux.settings import Settings
+from moeflux.settings import Settings, user_path
 
 KIND = "prefix"
 
@@ -188,7 +187,7 @@ def open_prefix_store(runtime: Runtime, settings: Settings) -> PrefixStore | Non
             nbytes = parse_size(settings.prefix_disk)
         except ValueError as error:
             raise ValueError(f"prefix_disk: {error}") from error
-        folder = PrefixFolder(Path(settings.prefix_folder).expanduser(), nbytes)
+        folder = PrefixFolder(user_path(settings.prefix_folder), nbytes)
     if folder is None and not memory_nbytes:
         return None
     return PrefixStore(runtime, memory_nbytes, folder)
