@@ -1,7 +1,7 @@
 """Decode speed of a checkpoint: tok/s, share of the memory's limit, host's share of a token.
 
 usage: python bench/decode.py MODEL [--tokens 64] [--threads N] [--device cpu] [--memory SIZE]
-       [--routes TRACE] [--disk NAME_UNDER_/sys/block]
+       [--activations float32|int8] [--routes TRACE] [--disk NAME_UNDER_/sys/block]
 """
 
 from __future__ import annotations
@@ -28,11 +28,16 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--memory", default=None)
+    parser.add_argument("--activations", default="float32")
     parser.add_argument("--prefetch", default="auto")
     parser.add_argument("--routes", type=Path, help="a route trace that decode steps follow")
     parser.add_argument("--disk", help="whose busy share is told")
     arguments = parser.parse_args()
-    settings = moeflux.Settings(n_threads=arguments.threads, prefetch=arguments.prefetch)
+    settings = moeflux.Settings(
+        n_threads=arguments.threads,
+        prefetch=arguments.prefetch,
+        activations=arguments.activations,
+    )
     info = moeflux.inspect(arguments.model)
     bandwidth = measure_read_bandwidth(2**30, arguments.threads)
     with moeflux.load(arguments.model, arguments.device, arguments.memory, settings) as model:
@@ -64,9 +69,10 @@ def measure(model: moeflux.Model, arguments: argparse.Namespace) -> dict[str, fl
     session = model.session()
     routes = ForcedRoutes(model, session, arguments.routes) if arguments.routes else None
     prompt = generator.integers(2, model.config.vocab_size, n_prompt).tolist()
-    started = time.perf_counter()
+    started, processor_started = time.perf_counter(), time.process_time()
     token = int(session.prefill(prompt).argmax())
     prefill_seconds = time.perf_counter() - started
+    prefill_processor_seconds = time.process_time() - processor_started
     seconds: list[float] = []
     host: list[float] = []
     stream, busy = model.runtime.experts, busy_seconds(arguments.disk)
@@ -90,6 +96,8 @@ def measure(model: moeflux.Model, arguments: argparse.Namespace) -> dict[str, fl
     if arguments.disk:
         result["disk_busy_share"] = (busy_seconds(arguments.disk) - busy) / sum(seconds)
     return result | {
+        "processor_seconds": time.process_time() - processor_started,
+        "prefill_processor_seconds": prefill_processor_seconds,
         "decode_tokens_per_second": 1 / statistics.median(seconds[warm:]),
         "decode_tokens_per_second_mean": n_tokens / sum(seconds),
         "decode_tokens_per_second_late": (n_tokens // 2) / sum(seconds[-(n_tokens // 2) :]),

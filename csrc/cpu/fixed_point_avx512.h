@@ -16,7 +16,7 @@ namespace moeflux::cpu {
 namespace {
 
 constexpr std::size_t panel_rows = 16;
-constexpr std::size_t panel_cols = 256;
+constexpr std::size_t panel_cols = 512;
 // Groups whose scales one vector holds.
 constexpr std::size_t span_groups = 16;
 

@@ -86,7 +86,7 @@ def test_a_group_of_every_leading_mantissa_keeps_its_precision() -> None:
             assert_close(run_matmul(device, weight, x, [1]), reference.matmul(weight.dense, x))
 
 
-@by_format
+@pytest.mark.parametrize("form", [form for form in FORMATS if form.bits in (2, 4)], ids=format_name)
 def test_what_is_not_finite_stays_in_its_token(form: MatrixFormat) -> None:
     weight, x = random_matrix(4, 20, 2 * form.group_size, form), random_array(5, 7, 128)
     x[2, 70], x[4, 3] = np.nan, np.inf
