@@ -169,6 +169,18 @@ def test_a_file_under_the_name_of_another_is_damage(checkpoint: Path, folder: Pa
         assert not first.exists()
 
 
+def test_a_file_under_the_name_of_a_longer_prefix_is_damage(checkpoint: Path, folder: Path) -> None:
+    with storing(checkpoint, folder) as model:
+        keep(model, 128)
+        (longer,) = prefix_files(folder)
+        longer.unlink()
+        keep(model, 64)
+        (shorter,) = prefix_files(folder)
+        shorter.rename(longer)
+        assert resumed(model) == 0
+        assert store_of(model).counts.n_failed == 1
+
+
 def test_a_file_of_another_version_is_removed(checkpoint: Path, folder: Path) -> None:
     with storing(checkpoint, folder) as model:
         keep(model, 64)

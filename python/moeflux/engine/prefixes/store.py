@@ -6,7 +6,7 @@ In memory, in a folder, or both; a prompt that begins like a stored one starts b
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -100,7 +100,7 @@ class PrefixStore:
                 if not position:
                     self._n_missed += 1
                     return 0
-                if self._fill(session, tokens[:position], [root, *chain]):
+                if self._fill(session, tokens[:position], keys, [root, *chain]):
                     self._n_resumed += 1
                     self._n_resumed_tokens += position
                     return position
@@ -148,7 +148,13 @@ class PrefixStore:
         self._tiers.add(chain, parent, stored_nbytes(header, parts), write)
         return chain
 
-    def _fill(self, session: Session, tokens: Sequence[int], chain: Sequence[str]) -> bool:
+    def _fill(
+        self,
+        session: Session,
+        tokens: Sequence[int],
+        keys: Mapping[int, str],
+        chain: Sequence[str],
+    ) -> bool:
         """Fill the session with the prefixes behind the root; False if one of them fails."""
         key = ""
         try:
@@ -156,6 +162,8 @@ class PrefixStore:
                 for parent, key in pairwise(chain):
                     with self._tiers.open(key, chain) as source:
                         reader = StateReader(source)
+                        if keys.get(reader.header.position) != key:
+                            raise reader.damaged("has another position than its name says")
                         self._check(reader, state.position, parent, tokens)
                         is_last = key == chain[-1]
                         fill_layers(
