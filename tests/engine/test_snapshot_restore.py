@@ -153,6 +153,13 @@ def test_saving_again_replaces_the_file(hybrid: moeflux.Model, tmp_path: Path) -
     assert [path.name for path in tmp_path.iterdir()] == ["chat"]
 
 
+def test_what_is_no_file_is_not_replaced(hybrid: moeflux.Model, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(moeflux.SnapshotError, match="pipe: is there already, and is no file"):
+        hybrid.session().save(tmp_path / "pipe")
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+
+
 def test_only_the_owner_may_read_a_snapshot(hybrid: moeflux.Model, tmp_path: Path) -> None:
     hybrid.session().save(tmp_path / "chat")
     assert stat.S_IMODE((tmp_path / "chat").stat().st_mode) == 0o600

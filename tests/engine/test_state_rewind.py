@@ -192,6 +192,14 @@ def test_truncate_outside_the_tokens_is_refused(hybrid: moeflux.Model, position:
         session.truncate(position)
 
 
+def test_truncate_at_what_is_no_position_changes_nothing(hybrid: moeflux.Model) -> None:
+    session = hybrid.session()
+    session.prefill(PROMPT[:5])
+    with pytest.raises(TypeError):
+        session.truncate(2.5)  # type: ignore[arg-type]
+    assert session.position == 5
+
+
 def test_truncate_feeds_tokens_again_in_the_way_they_came(hybrid: moeflux.Model) -> None:
     session = hybrid.session()
     session.prefill(PROMPT[:10])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from operator import index
 from os import PathLike
 from pathlib import Path
 
@@ -197,6 +198,7 @@ class Session:
         tokens from it on again, each in the way it came. Returns how many. prefill=False raises
         TruncationError instead. Other errors as in prefill.
         """
+        position = index(position)
         with self._turns.hold(dirty=True):
             if not 0 <= position <= self.position:
                 raise ValueError(f"position must be 0 .. {self.position}, got {position}")
@@ -258,8 +260,8 @@ class Session:
 
     def _prefill_each(self, tokens: Sequence[int], start: int) -> Iterator[int]:
         n_done = 0
-        for index, chunk in enumerate(self._prefill.chunks(tokens, start)):
-            with self._turns.advance(len(chunk), start + n_done, index):
+        for number, chunk in enumerate(self._prefill.chunks(tokens, start)):
+            with self._turns.advance(len(chunk), start + n_done, number):
                 self._prefill.run(self._state, chunk)
                 n_done += len(chunk)
                 if n_done == len(tokens):

@@ -18,13 +18,15 @@ class SavedFile:
 
     What a kill leaves is never at `path`, and the next file for it takes its place. Only the owner
     may read it, since tokens are a conversation. Raises SnapshotError, also where another process
-    is writing a file for the same path.
+    is writing a file for the same path, and for one of something that is no file.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._partial = path.with_name(path.name + PARTIAL_SUFFIX)
         self._descriptor = -1
+        if path.exists() and not path.is_file():
+            raise SnapshotError(f"{path}: is there already, and is no file", path)
         try:
             self._descriptor = self._open()
             os.ftruncate(self._descriptor, 0)
