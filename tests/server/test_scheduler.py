@@ -296,6 +296,24 @@ def test_a_job_whose_session_never_fits_fails_with_the_numbers(served: moeflux.M
     assert found[1].wanted > found[1].cap
 
 
+def test_an_account_that_cannot_be_read_fails_its_job_alone(
+    scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class LostAccountError(Exception):
+        """Of the costs of a generation."""
+
+    def lose(_: object) -> None:
+        raise LostAccountError
+
+    request = GenerationRequest(PROMPTS[3], max_tokens=2)
+    with monkeypatch.context() as patch:
+        patch.setattr("moeflux.engine.generate.Generation.stats", property(lose))
+        (error,) = results([scheduler.submit(request)])
+    assert isinstance(error, LostAccountError)
+    (result,) = results([scheduler.submit(request)])
+    assert isinstance(result, list)
+
+
 def test_an_error_that_is_kept_keeps_no_session(
     served: moeflux.Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:

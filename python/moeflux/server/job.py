@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -96,3 +97,10 @@ class Job(AsyncIterator[Event | PrefillProgress]):
         """Nothing follows but `error`."""
         self.state, self.stats = state, stats
         self._mailbox.close(error)
+
+
+def forget_frames(error: BaseException | None) -> None:
+    """Drop the locals of an error's frames, which would keep the session's memory as long as it."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__

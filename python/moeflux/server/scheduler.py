@@ -13,7 +13,6 @@ import atexit
 import logging
 import threading
 import time
-import traceback
 from collections import deque
 from dataclasses import replace
 from types import TracebackType
@@ -24,7 +23,7 @@ from moeflux.engine.model import Model
 from moeflux.engine.receipt import GenerationStats
 from moeflux.engine.state_budget import SessionMemoryError
 from moeflux.errors import MoefluxError
-from moeflux.server.job import GenerationRequest, Job, JobState
+from moeflux.server.job import GenerationRequest, Job, JobState, forget_frames
 from moeflux.server.refusals import DrainingError as DrainingError
 from moeflux.server.refusals import QueueFullError as QueueFullError
 from moeflux.server.scheduler_status import JobStatus, SchedulerStatus, WorkTotals
@@ -212,7 +211,7 @@ class Scheduler:
                 self._queue.appendleft(job)
 
     def _fail_to_begin(self, job: Job, error: Exception) -> None:
-        _forget_frames(error)
+        forget_frames(error)
         with self._changed:
             self._beginning = None
             self._end(job, "failed", error)
@@ -255,10 +254,14 @@ class Scheduler:
     ) -> None:
         """Let go of the generation and of its session, then tell the consumer."""
         job, generation = running.job, running.generation
-        generation.close()
-        stats = generation.stats
+        stats: GenerationStats | None = None
+        try:
+            generation.close()
+            stats = generation.stats
+        except Exception as failure:  # noqa: BLE001 - the consumer gets this one or the first
+            state, error = "failed", error or failure
         if error is not None:
-            _forget_frames(error)
+            forget_frames(error)
         with self._changed:
             self._active.remove(running)
             self._awaits_memory = False
@@ -291,10 +294,3 @@ class Scheduler:
         self._ended[state] += 1
         job.end(state, stats, error)
         self._changed.notify_all()
-
-
-def _forget_frames(error: BaseException | None) -> None:
-    """Drop the locals of an error's frames, which would keep the session's memory as long as it."""
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__cause__ or error.__context__
