@@ -67,7 +67,7 @@ class MetalDevice final : public Device {
 
   std::shared_ptr<Pipeline> pipeline(const std::string& kernel, const Constants& constants) override {
     objects_->check_process();
-    const Kernel& description = gpu_kernel(kernel);
+    const Kernel& description = gpu::gpu_kernel(kernel);
     const std::lock_guard lock(mutex_);
     const std::pair key(kernel, constants);
     if (const auto known = pipelines_.find(key); known != pipelines_.end()) return known->second;
@@ -84,7 +84,7 @@ class MetalDevice final : public Device {
 
   std::vector<std::string> kernels() const override {
     std::vector<std::string> names;
-    for (const Kernel& kernel : gpu_kernels()) names.emplace_back(kernel.name);
+    for (const Kernel& kernel : gpu::gpu_kernels()) names.emplace_back(kernel.name);
     return names;
   }
 

@@ -12,12 +12,16 @@
 #include <vector>
 
 #include "device.h"
-#include "metal/geometry.h"
+#include "gpu/geometry.h"
 #include "metal/objc_ptr.h"
 #include "metal/shader_source.h"
 #include "thread.h"
 
 namespace moeflux::metal {
+
+using gpu::Extent;
+using gpu::Kernel;
+using gpu::Launch;
 
 // How freely the compiler may rearrange arithmetic. Metal's own default is the fastest, not the exact one.
 enum class MathMode { safe, fast };

@@ -11,7 +11,7 @@
 #include "device.h"
 #include "params.h"
 
-namespace moeflux::metal {
+namespace moeflux::gpu {
 
 struct Extent {
   uint32 x = 1;
@@ -62,4 +62,4 @@ const std::vector<Kernel>& gpu_kernels();
 // Throws DeviceError that names the available kernels.
 const Kernel& gpu_kernel(std::string_view name);
 
-}  // namespace moeflux::metal
+}  // namespace moeflux::gpu

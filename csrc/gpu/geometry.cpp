@@ -1,11 +1,11 @@
-#include "metal/geometry.h"
+#include "gpu/geometry.h"
 
 #include <algorithm>
 #include <iterator>
 
 #include "error.h"
 
-namespace moeflux::metal {
+namespace moeflux::gpu {
 namespace {
 
 std::vector<Kernel> joined() {
@@ -34,4 +34,4 @@ const Kernel& gpu_kernel(std::string_view name) {
   throw KernelNotFoundError(std::string(name), std::move(names));
 }
 
-}  // namespace moeflux::metal
+}  // namespace moeflux::gpu

@@ -2,10 +2,10 @@
 #include <algorithm>
 
 #include "error.h"
-#include "metal/geometry.h"
+#include "gpu/geometry.h"
 #include "mixer_tiles.h"
 
-namespace moeflux::metal {
+namespace moeflux::gpu {
 namespace {
 
 constexpr uint32 element_threads = 256;
@@ -85,4 +85,4 @@ std::vector<Kernel> gated_delta_net_kernels() {
   };
 }
 
-}  // namespace moeflux::metal
+}  // namespace moeflux::gpu

@@ -1,9 +1,9 @@
 // How the kernels of attention.metal are launched.
 #include "error.h"
-#include "metal/geometry.h"
+#include "gpu/geometry.h"
 #include "mixer_tiles.h"
 
-namespace moeflux::metal {
+namespace moeflux::gpu {
 namespace {
 
 uint32 rounded_up(uint32 n, uint32 divisor) { return (n + divisor - 1) / divisor; }
@@ -74,4 +74,4 @@ std::vector<Kernel> attention_kernels() {
   };
 }
 
-}  // namespace moeflux::metal
+}  // namespace moeflux::gpu

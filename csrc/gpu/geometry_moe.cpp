@@ -4,10 +4,10 @@
 #include <cstdint>
 
 #include "constants.h"
-#include "metal/geometry.h"
+#include "gpu/geometry.h"
 #include "tiles.h"
 
-namespace moeflux::metal {
+namespace moeflux::gpu {
 namespace {
 
 constexpr uint32 kVectorThreads = VECTOR_SIMDGROUPS * SIMDGROUP_LANES;
@@ -78,4 +78,4 @@ std::vector<Kernel> moe_kernels() {
   };
 }
 
-}  // namespace moeflux::metal
+}  // namespace moeflux::gpu

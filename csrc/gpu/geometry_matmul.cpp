@@ -2,10 +2,10 @@
 #include <algorithm>
 
 #include "constants.h"
-#include "metal/geometry.h"
+#include "gpu/geometry.h"
 #include "tiles.h"
 
-namespace moeflux::metal {
+namespace moeflux::gpu {
 namespace {
 
 constexpr uint32 kVectorThreads = VECTOR_SIMDGROUPS * SIMDGROUP_LANES;
@@ -49,4 +49,4 @@ std::vector<Kernel> matmul_kernels() {
   };
 }
 
-}  // namespace moeflux::metal
+}  // namespace moeflux::gpu

@@ -1,9 +1,9 @@
 // Launches of shaders/embedding.metal.
 #include "constants.h"
-#include "metal/geometry.h"
+#include "gpu/geometry.h"
 #include "tiles.h"
 
-namespace moeflux::metal {
+namespace moeflux::gpu {
 namespace {
 
 Launch embedding(const Dispatch& dispatch) {
@@ -18,4 +18,4 @@ std::vector<Kernel> embedding_kernels() {
   return {{"embedding", 5, sizeof(EmbeddingParams), {"format"}, {"embedding"}, embedding}};
 }
 
-}  // namespace moeflux::metal
+}  // namespace moeflux::gpu

@@ -1,8 +1,8 @@
 // Launches of shaders/router.metal.
-#include "metal/geometry.h"
+#include "gpu/geometry.h"
 #include "tiles.h"
 
-namespace moeflux::metal {
+namespace moeflux::gpu {
 namespace {
 
 Launch router_top_k(const Dispatch& dispatch) { return {"router_top_k", {dispatch.step.n_tokens}, {SIMDGROUP_LANES}}; }
@@ -13,4 +13,4 @@ std::vector<Kernel> router_kernels() {
   return {{"router_top_k", 3, sizeof(RouterTopKParams), {"normalise"}, {"router_top_k"}, router_top_k}};
 }
 
-}  // namespace moeflux::metal
+}  // namespace moeflux::gpu

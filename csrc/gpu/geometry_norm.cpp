@@ -1,8 +1,8 @@
 // How the kernels of norm.metal are launched.
-#include "metal/geometry.h"
+#include "gpu/geometry.h"
 #include "mixer_tiles.h"
 
-namespace moeflux::metal {
+namespace moeflux::gpu {
 namespace {
 
 Launch rms_norm(const Dispatch& dispatch) {
@@ -25,4 +25,4 @@ std::vector<Kernel> norm_kernels() {
   };
 }
 
-}  // namespace moeflux::metal
+}  // namespace moeflux::gpu
