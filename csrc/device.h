@@ -14,6 +14,20 @@ namespace moeflux {
 
 class Mapping;
 
+// Carries bytes between a thread of the CPU and one allocation that the CPU cannot address. Used by one thread.
+class Transfer {
+ public:
+  virtual ~Transfer() = default;
+  // Memory to be filled, the same until `send`; its alignment and size suit direct reads. Throws DeviceError.
+  virtual std::span<std::byte> block() = 0;
+  // Starts to copy the first `nbytes` of the block to `offset` of the allocation. Throws DeviceError.
+  virtual void send(std::size_t offset, std::size_t nbytes) = 0;
+  // Blocks until all that was sent has arrived. Throws DeviceError.
+  virtual void finish() = 0;
+  // A copy of bytes of the allocation, at most a block of them, valid until the next call. Throws DeviceError.
+  virtual std::span<const std::byte> fetch(std::size_t offset, std::size_t nbytes) = 0;
+};
+
 // Bytes that a device can address. Views share it; it lives as long as any Buffer, Recording or unfinished
 // CommandBuffer uses it.
 class Allocation {
@@ -27,6 +41,8 @@ class Allocation {
   bool host() const { return host_; }
   // The address the CPU may use for `host` buffers and for reads from disk; null where there is none.
   virtual std::byte* address() = 0;
+  // Where there is no address: what reads from disk go through. Null otherwise. Throws DeviceError.
+  virtual std::unique_ptr<Transfer> transfer() { return nullptr; }
   // False for mapped files.
   virtual bool writable() const { return true; }
   // Starts to put memory behind every page, in the background, so that the first writes do not wait for it.
@@ -113,7 +129,7 @@ class Device {
   virtual std::string description() const = 0;  // hardware and instruction set, for people
   // Zeroed, aligned to 2 MiB when at least that large, else to a page.
   virtual Buffer buffer(std::size_t nbytes, bool host) = 0;
-  // No copy; the mapping stays mapped as long as the buffer is used.
+  // The mapping stays mapped as long as the buffer is used. No copy where CPU and device share memory.
   virtual Buffer wrap(std::shared_ptr<Mapping> mapping) = 0;
   virtual Buffer upload(std::span<const std::byte> bytes) = 0;
   // Copies out of any buffer; the caller has waited for the work that writes it.

@@ -4,7 +4,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "checksum.h"
+#include "delivery.h"
 #include "error.h"
 #include "read_schedule.h"
 
@@ -38,7 +38,11 @@ class ReadWorkers {
     StagingBlock staging;
     while (const std::optional<ReadSchedule::Entry> entry = schedule_.take()) {
       const ReadRange& range = entry->get();
-      schedule_.finish(*entry, range.file->read(range.offset, entry->destination(), staging));
+      try {
+        schedule_.finish(*entry, deliver(*range.file, range.offset, entry->destination(), staging));
+      } catch (const DeviceError&) {
+        schedule_.fail(*entry, std::current_exception());
+      }
     }
   }
 
@@ -59,13 +63,9 @@ ReadTicket::ReadTicket(std::shared_ptr<ReadSchedule> schedule, std::vector<ReadR
   for (const ReadRange& range : ranges_) nbytes_ += range.nbytes;
 }
 
-std::span<std::byte> ReadTicket::bytes_of(const ReadRange& range) const {
-  return {destination_.address() + range.buffer_offset, range.nbytes};
-}
-
 std::uint32_t ReadTicket::delivered_checksum() const {
   std::uint32_t checksum = 0;
-  for (const ReadRange& range : ranges_) checksum = crc32c(bytes_of(range).data(), range.nbytes, checksum);
+  for (const ReadRange& range : ranges_) checksum = checksum_of(bytes_of(range), checksum);
   return checksum;
 }
 
@@ -91,8 +91,8 @@ std::shared_ptr<ReadTicket> ReadPool::submit(std::vector<ReadRange> ranges, cons
       throw std::invalid_argument("a read of " + range.file->path() + " needs at least 1 byte, got 0");
     destination.view(range.buffer_offset, range.nbytes);
   }
-  if (destination.allocation->address() == nullptr || !destination.allocation->writable()) {
-    throw DeviceError("reads need a buffer that the CPU can write to");
+  if (!destination.allocation->writable()) {
+    throw DeviceError("reads cannot write to a mapped file");
   }
   auto ticket = std::make_shared<ReadTicket>(schedule_, std::move(ranges), destination, urgent, checksum);
   schedule_->submit(ticket);

@@ -2,6 +2,7 @@
 #pragma once
 #include <chrono>
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <optional>
 #include <span>
@@ -36,7 +37,8 @@ class ReadTicket {
   std::uint64_t nbytes() const { return nbytes_; }
   // From submit to done. Throws DeviceError before it is done.
   double seconds() const;
-  // Blocks until done. Throws ReadError, ChecksumError, ReadCancelled, or ReadTimeoutError after `timeout_seconds`.
+  // Blocks until done. Throws ReadError, ChecksumError, ReadCancelled, DeviceError if bytes did not get to the device,
+  // or ReadTimeoutError after `timeout_seconds`.
   void wait(std::optional<double> timeout_seconds) const;
   // Makes the ranges that are still queued urgent.
   void promote();
@@ -51,9 +53,9 @@ class ReadTicket {
     ReadOutcome outcome;
   };
 
-  // The bytes of a range where it belongs.
-  std::span<std::byte> bytes_of(const ReadRange& range) const;
-  // CRC32C of what the ranges delivered, one after the other.
+  // Where a range belongs.
+  Buffer bytes_of(const ReadRange& range) const { return destination_.view(range.buffer_offset, range.nbytes); }
+  // CRC32C of what the ranges delivered, one after the other. Throws DeviceError.
   std::uint32_t delivered_checksum() const;
 
   std::shared_ptr<ReadSchedule> schedule_;
@@ -71,6 +73,7 @@ class ReadTicket {
   bool cancelled_ = false;
   std::optional<Failure> failure_;  // the first
   std::optional<std::uint32_t> wrong_checksum_;
+  std::exception_ptr device_failure_;  // the first
   std::chrono::steady_clock::time_point done_at_;
 };
 

@@ -61,6 +61,23 @@ void ReadSchedule::finish(const Entry& entry, ReadOutcome outcome) {
   progressed_.notify_all();
 }
 
+void ReadSchedule::fail(const Entry& entry, std::exception_ptr failure) {
+  std::vector<Entry> dropped;
+  {
+    const std::lock_guard lock(mutex_);
+    ReadTicket& ticket = *entry.ticket;
+    ticket.progress_[entry.range] = Progress::finished;
+    --n_running_;
+    std::size_t n_settled = 1;
+    if (!ticket.device_failure_) {
+      ticket.device_failure_ = std::move(failure);
+      n_settled += drop_queued(ticket, dropped);
+    }
+    settle(ticket, n_settled);
+  }
+  progressed_.notify_all();
+}
+
 bool ReadSchedule::is_to_be_verified(const Entry& entry, ReadOutcome outcome) {
   ReadTicket& ticket = *entry.ticket;
   if (!ticket.checksum_ || outcome.got < entry.get().nbytes) return false;
@@ -146,6 +163,7 @@ void ReadSchedule::wait(const ReadTicket& ticket, std::optional<double> timeout_
 }
 
 void ReadSchedule::throw_outcome(const ReadTicket& ticket) const {
+  if (ticket.device_failure_) std::rethrow_exception(ticket.device_failure_);
   if (ticket.failure_) {
     const auto& [index, outcome] = *ticket.failure_;
     const ReadRange& range = ticket.ranges_[index];
@@ -182,7 +200,7 @@ bool ReadSchedule::cancel(ReadTicket& ticket) {
       ticket.cancelled_ = true;
       settle(ticket, n_dropped);
     }
-    incomplete = ticket.cancelled_ || ticket.failure_ || ticket.wrong_checksum_;
+    incomplete = ticket.cancelled_ || ticket.failure_ || ticket.wrong_checksum_ || ticket.device_failure_;
   }
   progressed_.notify_all();
   return incomplete;

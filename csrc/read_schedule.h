@@ -19,7 +19,7 @@ class ReadSchedule {
     std::size_t range;
 
     const ReadRange& get() const { return ticket->ranges_[range]; }
-    std::span<std::byte> destination() const { return ticket->bytes_of(get()); }
+    Buffer destination() const { return ticket->bytes_of(get()); }
   };
 
   // Throws DeviceError in a forked child, where the lock may be held for ever.
@@ -28,8 +28,11 @@ class ReadSchedule {
   void submit(const std::shared_ptr<ReadTicket>& ticket);
   // The next entry, or nothing when the pool closes. Blocks.
   std::optional<Entry> take();
-  // Compares the checksum, if there is one, before the last entry of a ticket is finished.
+  // Compares the checksum, if there is one, before the last entry of a ticket is finished; throws DeviceError, with the
+  // entry unfinished, if the bytes cannot be had back from the device.
   void finish(const Entry& entry, ReadOutcome outcome);
+  // Finishes an entry whose bytes did not get to the device.
+  void fail(const Entry& entry, std::exception_ptr failure);
   void drain();
   // Cancels what is queued and refuses more; take() gives nothing from now on.
   void close();
