@@ -122,7 +122,7 @@ py::class_<Device, std::shared_ptr<Device>> bind_devices(py::module_& module) {
             return device.buffer(unsigned_of(nbytes, "nbytes"), host);
           },
           py::arg("nbytes"), py::arg("host") = false, release_gil(), "A zeroed buffer.")
-      .def("wrap", &Device::wrap, py::arg("mapping"), "The whole mapping as a buffer, without a copy.")
+      .def("wrap", &Device::wrap, py::arg("mapping"), "The whole mapping as a buffer.")
       .def("upload", &upload, py::arg("data"), "A new buffer with a copy of `data` (C-contiguous).")
       .def("download", &download, py::arg("buffer"), "A copy of the buffer's bytes.")
       .def("pipeline", &pipeline, py::arg("kernel"), "The kernel specialised by its constants, compiled once.")
@@ -132,15 +132,23 @@ py::class_<Device, std::shared_ptr<Device>> bind_devices(py::module_& module) {
       .def_property_readonly("n_compiled", &Device::n_compiled, "Compiled variants of kernels.")
       .def("memory", &Device::memory, "Bytes by name; empty where the device cannot tell.");
 
-  module.def("device_names", &device_names, "Backends that this build has and this machine can run, best first.");
+  const cuda::Options defaults;
+  py::class_<cuda::Options>(module, "CudaOptions", "Where CUDA is found, and how long its work may take.",
+                            py::is_final())
+      .def(py::init<std::string, std::vector<std::string>, std::string, double>(), py::arg("driver") = defaults.driver,
+           py::arg("compilers") = defaults.compilers, py::arg("kernel_folder") = defaults.kernel_folder,
+           py::arg("longest_wait_seconds") = defaults.longest_wait_seconds);
+
+  module.def("device_names", &device_names, py::arg("cuda") = defaults, release_gil(),
+             "Backends that this build has and this machine can run, best first.");
   module.def(
       "open_device",
       [](const std::string& name, std::int64_t n_threads, const std::string& instruction_set,
-         const std::string& activations) {
-        return open_device(name, unsigned32_of(n_threads, "n_threads"), instruction_set, activations);
+         const std::string& activations, const cuda::Options& cuda) {
+        return open_device(name, {unsigned32_of(n_threads, "n_threads"), instruction_set, activations, cuda});
       },
       py::arg("name"), py::arg("n_threads") = 0, py::arg("instruction_set") = "", py::arg("activations") = "float32",
-      release_gil(), "Open a backend by name.");
+      py::arg("cuda") = defaults, release_gil(), "Open a backend by name.");
   return device_class;
 }
 

@@ -17,6 +17,7 @@ LAYERS = {
     "settings": 0,
     "_core": 1,
     "memory": 1,
+    "backends": 2,
     "quant": 2,
     "capture": 2,
     "ops": 3,

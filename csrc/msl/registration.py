@@ -44,10 +44,12 @@ def _cuda_entry(kernel: Kernel) -> str:
         else:
             parameters.append(f"{_pointer(argument)} {name}")
             call.append(f"*{name}" if argument.reference else name)
+    # -DMSL_ONLY -DMSL_ONLY_name leaves out all other kernels, which then cost no compilation.
+    only = f"#if !defined(MSL_ONLY) || defined(MSL_ONLY_{kernel.name})\n"
     bounds = f"__launch_bounds__({kernel.max_threads}) " if kernel.max_threads else ""
     return (
-        f'extern "C" __global__ void {bounds}msl_{kernel.name}({", ".join(parameters)}) {{\n'
-        f"  const msl::Frame frame;\n  {kernel.name}({', '.join(call)});\n}}"
+        f'{only}extern "C" __global__ void {bounds}msl_{kernel.name}({", ".join(parameters)}) {{\n'
+        f"  const msl::Frame frame;\n  {kernel.name}({', '.join(call)});\n}}\n#endif"
     )
 
 

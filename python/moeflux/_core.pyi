@@ -15,11 +15,28 @@ def crc32c(data: SupportsBuffer, initial: int = 0) -> int:
     `initial` is the checksum of the bytes before them.
     """
 
-def device_names() -> list[str]:
+@final
+class CudaOptions:
+    """Where CUDA is found, and how long its work may take."""
+
+    def __init__(
+        self,
+        driver: str = "libcuda.so.1",
+        compilers: Sequence[str] = ("libnvrtc.so.13", "libnvrtc.so.12"),
+        kernel_folder: str = "",
+        longest_wait_seconds: float = 120.0,
+    ) -> None:
+        """`compilers`: where NVRTC may be, the best first. `kernel_folder`: "" keeps no kernels."""
+
+def device_names(cuda: CudaOptions = ...) -> list[str]:
     """Backends that this build has and this machine can run, best first."""
 
 def open_device(
-    name: str, n_threads: int = 0, instruction_set: str = "", activations: str = "float32"
+    name: str,
+    n_threads: int = 0,
+    instruction_set: str = "",
+    activations: str = "float32",
+    cuda: CudaOptions = ...,
 ) -> Device:
     """Open a backend by name.
 
@@ -73,7 +90,10 @@ class Device:
     def buffer(self, nbytes: int, host: bool = False) -> Buffer:
         """A zeroed buffer. Raises OutOfMemoryError; ValueError for nbytes < 1."""
     def wrap(self, mapping: Mapping) -> Buffer:
-        """The whole mapping as a buffer, without a copy."""
+        """The whole mapping as a buffer, without a copy.
+
+        A device with memory of its own copies each view when a dispatch first takes it.
+        """
     def upload(self, data: SupportsBuffer) -> Buffer:
         """A new buffer with a copy of `data` (C-contiguous)."""
     def download(self, buffer: Buffer) -> bytes:
@@ -93,9 +113,9 @@ class Device:
     def n_compiled(self) -> int:
         """Compiled variants of kernels; 0 where nothing is compiled at run time."""
     def memory(self) -> dict[str, int]:
-        """Bytes: "recommended", "allocated", "resident" and "largest_buffer".
+        """Bytes by name, empty where the device cannot tell.
 
-        Empty where the device cannot tell.
+        "free" and "total" are those of a device with memory of its own.
         """
     @property
     def supports_capture(self) -> bool:

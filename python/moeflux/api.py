@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
-from moeflux._core import device_names, open_device
+from moeflux.backends import device_names, open_device
 from moeflux.engine.inspection import ModelInfo, inspect_checkpoint
 from moeflux.engine.model import Model
 from moeflux.engine.plan import Plan, plan_checkpoint

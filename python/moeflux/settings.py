@@ -101,6 +101,14 @@ class Settings:
     """Folder for such states, which outlive the process; "" for none."""
     prefix_disk: str = "10GB"
     """Size that the folder is kept below."""
+    cuda_driver: str = "libcuda.so.1"
+    """Library of NVIDIA's driver."""
+    cuda_compiler: str = ""
+    """NVRTC's library; "" means that of the package nvidia-cuda-nvrtc, else the system's."""
+    kernel_folder: str = "~/.moeflux/kernels"
+    """Keeps compiled GPU kernels; "" keeps none."""
+    gpu_timeout: float = 120.0
+    """Seconds after which work that a CUDA GPU has not ended counts as lost."""
     log_level: str = "warning"
     gpu_capture_path: str = ""
     """GPU trace of a window of layers, written here, once per loaded model; "" for none."""
@@ -132,8 +140,9 @@ class Settings:
         for name in ("n_read_workers", "n_read_parts"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.read_timeout <= 0:
-            raise ValueError(f"read_timeout must be above 0 seconds, got {self.read_timeout}")
+        for name in ("read_timeout", "gpu_timeout"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be above 0 seconds, got {getattr(self, name)}")
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 wanted = ", ".join(choices)

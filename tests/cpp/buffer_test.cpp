@@ -14,7 +14,7 @@ namespace {
 
 constexpr std::size_t kLargest = std::numeric_limits<std::size_t>::max();
 
-Buffer make_buffer(std::size_t nbytes) { return moeflux::open_device("cpu", 1, "", "float32")->buffer(nbytes, true); }
+Buffer make_buffer(std::size_t nbytes) { return moeflux::open_device("cpu", {.n_threads = 1})->buffer(nbytes, true); }
 
 std::uintptr_t number_of(const std::byte* address) { return reinterpret_cast<std::uintptr_t>(address); }
 

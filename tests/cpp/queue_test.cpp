@@ -35,7 +35,7 @@ std::shared_ptr<Pipeline> append_digit() {
 }
 
 struct Fixture {
-  std::shared_ptr<Device> device = open_device("cpu", 2, "", "float32");
+  std::shared_ptr<Device> device = open_device("cpu", {.n_threads = 2});
   std::shared_ptr<Queue> queue = device->queue();
   Buffer buffer = device->buffer(sizeof(std::int32_t), true);
 

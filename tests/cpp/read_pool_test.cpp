@@ -31,7 +31,7 @@ constexpr std::size_t kFileNbytes = 300000;
 struct Fixture {
   TemporaryFile temporary{kFileNbytes};
   std::shared_ptr<File> file = std::make_shared<File>(temporary.path(), false);
-  Buffer buffer = open_device("cpu", 1, "", "float32")->buffer(kFileNbytes, false);
+  Buffer buffer = open_device("cpu", {.n_threads = 1})->buffer(kFileNbytes, false);
 
   ReadRange range(std::uint64_t offset, std::uint64_t nbytes, std::uint64_t buffer_offset = 0) const {
     return {file, offset, nbytes, buffer_offset};
@@ -389,7 +389,7 @@ TEST(bad_requests_are_refused) {
   CHECK_THROWS(std::invalid_argument, pool.submit({f.range(0, kFileNbytes + 1)}, f.buffer, true));
   CHECK_THROWS(std::invalid_argument, pool.submit({f.range(0, 1, kFileNbytes)}, f.buffer, true));
   CHECK_THROWS(std::invalid_argument, pool.submit({f.range(0, UINT64_MAX, 1)}, f.buffer, true));
-  const Buffer mapped = open_device("cpu", 1, "", "float32")->wrap(std::make_shared<Mapping>(f.temporary.path()));
+  const Buffer mapped = open_device("cpu", {.n_threads = 1})->wrap(std::make_shared<Mapping>(f.temporary.path()));
   CHECK_THROWS(DeviceError, pool.submit({f.range(0, 1)}, mapped, true));
   CHECK_THROWS(std::invalid_argument, ReadPool(0));
 }

@@ -51,7 +51,8 @@ def test_kernels_and_limits_are_told(device: Device) -> None:
     about, limits = check_device(device)
     assert device.description in about.said
     assert about.values["kernels"] == device.kernels()
-    assert dict(limits.values) == device.memory()
+    # Other programs use the same device, so that what is free changes.
+    assert dict(limits.values) | {"free": 0} == device.memory() | {"free": 0}
     assert (limits.status is Status.OK) is bool(device.memory())
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
-from moeflux._core import Device, device_names, open_device
+from moeflux import _core
+from moeflux._core import Device
+from moeflux.backends import device_names, open_device
 from moeflux.errors import DeviceError
+from moeflux.settings import Settings
 
 INSTRUCTION_SETS = ("baseline", "avx2", "avx512", "amx", "neon")
 
@@ -14,7 +19,7 @@ def _available_instruction_sets() -> list[str]:
     available = []
     for name in INSTRUCTION_SETS:
         try:
-            open_device("cpu", 1, name)
+            _core.open_device("cpu", 1, name)
         except DeviceError:
             continue
         available.append(name)
@@ -32,7 +37,10 @@ DEVICES = [
 @pytest.fixture(scope="session", params=DEVICES, ids="-".join)
 def device(request: pytest.FixtureRequest) -> Device:
     name, instruction_set = request.param
-    return open_device(name, 2, instruction_set)
+    settings = dataclasses.replace(
+        Settings.from_environment(), n_threads=2, instruction_set=instruction_set
+    )
+    return open_device(name, settings)
 
 
 @pytest.fixture(params=AVAILABLE_INSTRUCTION_SETS)

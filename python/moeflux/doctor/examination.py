@@ -10,8 +10,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from moeflux._core import Device, open_device
+from moeflux._core import Device
 from moeflux.api import BACKENDS
+from moeflux.backends import open_device
 from moeflux.doctor.demo_check import check_demo
 from moeflux.doctor.device_checks import check_capture, check_device, check_memory_speed
 from moeflux.doctor.drive import check_drive

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from moeflux._core import __version__, open_device
+from moeflux._core import __version__
 from moeflux.api import devices
+from moeflux.backends import open_device
 from moeflux.doctor.findings import Finding, Status
 from moeflux.memory import available_memory, control_group_limits, format_size, total_memory
 

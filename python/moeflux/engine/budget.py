@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from moeflux._core import Device
 from moeflux.blocks.moe import SparseMoe
 from moeflux.blocks.workspace import Workspace
 from moeflux.checkpoint import Checkpoint
@@ -41,6 +42,8 @@ class MemoryNeeds:
     top_k: int
     prefix_nbytes: int = 0
     """Room for stored prefixes in memory."""
+    device_free_nbytes: int | None = None
+    """Of a device with memory of its own: free for all but the process. None: the host's."""
 
     @property
     def fixed_nbytes(self) -> int:
@@ -61,14 +64,17 @@ class MemoryNeeds:
     def n_slots(self, memory: int | str | None) -> int:
         """Slots that a cap on the whole process leaves, at most one per expert.
 
-        Without a cap, a share of the memory that is available now. Raises MemoryCapError below the
-        floor.
+        Without a cap, a share of the memory that is available now, or that the device has free if
+        it has its own, which no cap exceeds. Raises MemoryCapError below the floor.
         """
+        free = self.device_free_nbytes
         if memory is None:
-            share = int(DEFAULT_SHARE_OF_AVAILABLE_MEMORY * available_memory())
-            cap = self.process_nbytes + share
+            available = available_memory() if free is None else free
+            cap = self.process_nbytes + int(DEFAULT_SHARE_OF_AVAILABLE_MEMORY * available)
         else:
             cap = parse_size(memory)
+        if free is not None:
+            cap = min(cap, self.process_nbytes + free)
         if cap < self.floor_nbytes:
             raise MemoryCapError(cap, self)
         return min((cap - self.fixed_nbytes) // self.slot_nbytes, self.n_experts)
@@ -87,6 +93,8 @@ class MemoryNeeds:
         if n_without == 0:
             return 1.0
         taken = self.fixed_nbytes - self.process_nbytes + n_slots * self.slot_nbytes
+        if self.device_free_nbytes is not None:
+            taken = 0
         n_cached = (available_memory() - taken) // self.slot_nbytes
         return min(1.0, max(0.0, (n_cached - n_slots) / n_without))
 
@@ -122,9 +130,16 @@ class MemoryCapError(MoefluxError, ValueError):
 
 
 def memory_needs(
-    loaded: LoadedModel, context_size: int, prefill_chunk: int, prefix_nbytes: int = 0
+    loaded: LoadedModel,
+    context_size: int,
+    prefill_chunk: int,
+    prefix_nbytes: int = 0,
+    device: Device | None = None,
 ) -> MemoryNeeds:
-    """What a model needs for one session of `context_size` positions, and stored prefixes."""
+    """What a model needs for one session of `context_size` positions, and stored prefixes.
+
+    On `device`, if it is known.
+    """
     layers = [layer for layer in loaded.experts if layer is not None]
     return MemoryNeeds(
         process_nbytes=resident_memory(),
@@ -135,6 +150,7 @@ def memory_needs(
         n_experts=sum(layer.n_experts for layer in layers),
         top_k=loaded.config.num_experts_per_tok,
         prefix_nbytes=prefix_nbytes,
+        device_free_nbytes=None if device is None else device.memory().get("free"),
     )
 
 

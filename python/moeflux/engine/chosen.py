@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from moeflux._core import Device, device_names, open_device
+from moeflux._core import Device
+from moeflux.backends import open_device
 from moeflux.engine.budget import MemoryNeeds
 from moeflux.experts.read_mode import ReadMode
 from moeflux.experts.reads import ReadSettings, Verify
@@ -26,6 +27,4 @@ def stream_settings(needs: MemoryNeeds, n_slots: int, settings: Settings) -> Str
 
 def open_named_device(asked: str, settings: Settings) -> Device:
     """The device asked for, else that of the settings, else the best one there is."""
-    name = settings.device if asked == "auto" else asked
-    name = device_names()[0] if name == "auto" else name
-    return open_device(name, settings.n_threads, settings.instruction_set, settings.activations)
+    return open_device(settings.device if asked == "auto" else asked, settings)

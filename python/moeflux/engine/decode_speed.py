@@ -13,7 +13,6 @@ from secrets import SystemRandom
 from statistics import mean, median
 from typing import cast
 
-import numpy as np
 from typing_extensions import Buffer as SupportsBuffer
 
 from moeflux._core import Buffer, Device, Pipeline, Recording
@@ -262,6 +261,4 @@ def _stand_in_nbytes() -> int:
 
 
 def _filled(device: Device, nbytes: int) -> Buffer:
-    buffer = device.buffer(nbytes, host=True)
-    np.frombuffer(memoryview(buffer), np.uint8)[:] = FILL
-    return buffer
+    return device.upload(bytes([FILL]) * nbytes)

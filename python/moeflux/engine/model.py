@@ -76,6 +76,7 @@ class Model:
             self.context_size,
             self.settings.prefill_chunk,
             prefix_memory_nbytes(self.settings),
+            self._device,
         )
         n_slots = self._needs.n_slots(memory)
         self._runtime = self._start(n_slots)

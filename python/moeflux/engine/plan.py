@@ -144,13 +144,13 @@ def plan_checkpoint(
     checkpoint = Checkpoint.open(folder)
     loaded = load_model(checkpoint, DryDevice().as_device())
     context_size = default_context_size(loaded.config, settings)
+    device = open_named_device(device_name, settings)
     needs = memory_needs(
-        loaded, context_size, settings.prefill_chunk, prefix_memory_nbytes(settings)
+        loaded, context_size, settings.prefill_chunk, prefix_memory_nbytes(settings), device
     )
     n_slots = needs.n_slots(memory)
     layers = [layer for layer in loaded.experts if layer is not None]
     hit_rate, source = _hit_rate(layers, needs, n_slots, settings, trace)
-    device = open_named_device(device_name, settings)
     asks_next_router = n_slots < needs.n_experts and settings.prefetch in NEXT_ROUTER_MODES
     workload = Workload(
         tuple(layer.record_nbytes for layer in layers), needs.top_k, asks_next_router

@@ -1,0 +1,125 @@
+#include "cuda/library.h"
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "error.h"
+
+namespace moeflux::cuda {
+namespace {
+
+std::string join(const auto& names) {
+  std::string text;
+  for (const auto& name : names) text += (text.empty() ? "" : ", ") + std::string(name);
+  return text.empty() ? "none" : text;
+}
+
+void check_constants(const gpu::Kernel& kernel, const Constants& constants) {
+  std::vector<std::string> got;
+  for (const auto& [name, value] : constants) got.push_back(name);
+  std::vector<std::string> wanted(kernel.constants.begin(), kernel.constants.end());
+  std::ranges::sort(wanted);
+  if (got == wanted) return;
+  throw DeviceError("kernel " + std::string(kernel.name) + " needs the constants " + join(wanted) + ", got " +
+                    join(got));
+}
+
+// What is kept under one name is the same on every machine with that GPU and that compiler.
+std::string folder_version(const Compiler& compiler, int capability) {
+  return std::string(kernel_sources_sha256().substr(0, 16)) + "-sm_" + std::to_string(capability) + "-nvrtc" +
+         version_text(compiler.version());
+}
+
+std::string file_name(const std::string& function, const Constants& constants) {
+  std::string name = function;
+  for (const auto& [constant, value] : constants) name += "." + constant + "=" + std::to_string(value);
+  return name + ".cubin";
+}
+
+}  // namespace
+
+std::unique_ptr<LoadedFunction> LoadedFunction::load(std::shared_ptr<DeviceObjects> objects, const std::string& image,
+                                                     const std::string& symbol, Result& result) {
+  const DriverFunctions& call = objects->call();
+  ModuleHandle module = nullptr;
+  result = call.module_load(&module, image.data());
+  if (result != kSuccess) return nullptr;
+  std::unique_ptr<LoadedFunction> loaded(new LoadedFunction(std::move(objects), module));
+  result = call.module_function(&loaded->function_, module, symbol.c_str());
+  if (result != kSuccess) return nullptr;
+  int most_threads = 0;
+  result = call.function_attribute(&most_threads, kMaxThreadsPerBlock, loaded->function_);
+  if (result != kSuccess) return nullptr;
+  loaded->most_threads_ = static_cast<std::size_t>(most_threads);
+  return loaded;
+}
+
+LoadedFunction::~LoadedFunction() {
+  const ReleaseScope scope(*objects_);
+  if (scope.usable()) objects_->call().module_unload(module_);
+}
+
+Library::Library(std::shared_ptr<DeviceObjects> objects, std::shared_ptr<const Compiler> compiler, int capability,
+                 const std::string& kernel_folder)
+    : objects_(std::move(objects)),
+      compiler_(std::move(compiler)),
+      capability_(capability),
+      kept_(kernel_folder, folder_version(*compiler_, capability)) {
+  for (const KernelSource& source : kernel_sources()) {
+    for (const std::string_view function : source.functions) sources_.emplace(function, &source);
+  }
+}
+
+const KernelSource& Library::source_of(std::string_view function) const {
+  const auto found = sources_.find(function);
+  if (found != sources_.end()) return *found->second;
+  std::vector<std::string> available;
+  for (const auto& [name, source] : sources_) available.emplace_back(name);
+  throw KernelNotFoundError(std::string(function), std::move(available));
+}
+
+std::string Library::compile(const KernelSource& source, const std::string& function,
+                             const Constants& constants) const {
+  std::vector<std::string> options = kernel_options();
+  options.insert(options.end(), {"-DMSL_ONLY", "-DMSL_ONLY_" + function});
+  for (const auto& [name, value] : constants) options.push_back("-DMSL_VALUE_" + name + "=" + std::to_string(value));
+  return compiler_->compile({source.family, source.text, kernel_headers()}, capability_, options);
+}
+
+std::unique_ptr<LoadedFunction> Library::function(std::string_view function, const Constants& constants) {
+  const KernelSource& source = source_of(function);
+  const std::string name(function), file = file_name(name, constants), symbol = "msl_" + name;
+  Result result = kSuccess;
+  if (const std::optional<std::string> image = kept_.find(file)) {
+    // An image that does not load, cut short for example, is compiled again.
+    if (auto loaded = LoadedFunction::load(objects_, *image, symbol, result)) {
+      ++n_functions_;
+      return loaded;
+    }
+  }
+  const std::string image = compile(source, name, constants);
+  auto loaded = LoadedFunction::load(objects_, image, symbol, result);
+  if (!loaded) throw PipelineError(name, "the GPU cannot load it: " + objects_->driver().text_of(result));
+  kept_.keep(file, image);
+  ++n_functions_;
+  return loaded;
+}
+
+CudaPipeline::CudaPipeline(std::shared_ptr<Library> library, const gpu::Kernel& description, Constants constants)
+    : name_(description.name),
+      constants_(std::move(constants)),
+      description_(description),
+      library_(std::move(library)),
+      functions_(make_process_owned<Functions>()) {
+  check_constants(description, constants_);
+}
+
+const LoadedFunction& CudaPipeline::function(std::string_view name) {
+  const std::lock_guard lock(functions_->mutex);
+  std::unique_ptr<LoadedFunction>& function = functions_->by_name[name];
+  if (!function) function = library_->function(name, constants_);
+  return *function;
+}
+
+}  // namespace moeflux::cuda

@@ -1,0 +1,106 @@
+#include "cuda/objects.h"
+
+#include <chrono>
+#include <thread>
+
+#include "cuda/transfer.h"
+#include "error.h"
+
+namespace moeflux::cuda {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// Layers of a token end within this; what takes longer is asked for less often.
+constexpr std::chrono::milliseconds kSpinTime{2};
+constexpr std::chrono::microseconds kPause{50};
+
+}  // namespace
+
+DeviceObjects::DeviceObjects(std::shared_ptr<const Driver> driver, int device, double longest_wait_seconds)
+    : driver_(std::move(driver)), device_(device), longest_wait_seconds_(longest_wait_seconds) {
+  driver_->check(call().context_retain(&context_, device_), "the GPU gave no context");
+  try {
+    const ContextScope scope(*this);
+    driver_->check(call().stream_create(&commands_, kStreamNonBlocking), "the GPU gave no stream");
+    driver_->check(call().stream_create(&copies_, kStreamNonBlocking), "the GPU gave no stream");
+  } catch (...) {
+    call().context_release(device_);
+    throw;
+  }
+}
+
+DeviceObjects::~DeviceObjects() {
+  lanes_.clear();
+  {
+    const ReleaseScope scope(*this);
+    if (!scope.usable()) return;
+    call().stream_destroy(commands_);
+    call().stream_destroy(copies_);
+  }
+  call().context_release(device_);
+}
+
+Result DeviceObjects::wait(EventHandle event) {
+  const Clock::time_point start = Clock::now();
+  for (;;) {
+    if (lost_) return kLaunchTimeout;
+    const Result result = call().event_query(event);
+    if (result != kNotReady) return result;
+    const Clock::duration waited = Clock::now() - start;
+    if (std::chrono::duration<double>(waited).count() > longest_wait_seconds_) {
+      lost_ = true;
+    } else if (waited < kSpinTime) {
+      std::this_thread::yield();
+    } else {
+      std::this_thread::sleep_for(kPause);
+    }
+  }
+}
+
+void DeviceObjects::finish_copies(const std::string& what) {
+  const Event end(*this);
+  driver_->check(call().event_record(end.get(), copies_), what);
+  driver_->check(wait(end.get()), what);
+}
+
+std::unique_ptr<StagingLane> DeviceObjects::take_lane() {
+  const std::lock_guard lock(lanes_mutex_);
+  if (lanes_.empty()) return std::make_unique<StagingLane>(*this);
+  std::unique_ptr<StagingLane> lane = std::move(lanes_.back());
+  lanes_.pop_back();
+  return lane;
+}
+
+void DeviceObjects::put_lane(std::unique_ptr<StagingLane> lane) {
+  const std::lock_guard lock(lanes_mutex_);
+  lanes_.push_back(std::move(lane));
+}
+
+ContextScope::ContextScope(const DeviceObjects& objects) : objects_(objects) {
+  objects.check_process();
+  objects.driver().check(objects.call().context_push(objects.context()), "the GPU's context");
+}
+
+ContextScope::~ContextScope() {
+  ContextHandle popped = nullptr;
+  objects_.call().context_pop(&popped);
+}
+
+ReleaseScope::ReleaseScope(const DeviceObjects& objects)
+    : objects_(objects), usable_(!objects.lost() && objects.call().context_push(objects.context()) == kSuccess) {}
+
+ReleaseScope::~ReleaseScope() {
+  ContextHandle popped = nullptr;
+  if (usable_) objects_.call().context_pop(&popped);
+}
+
+Event::Event(const DeviceObjects& objects) : objects_(&objects) {
+  objects.driver().check(objects.call().event_create(&handle_, 0), "the GPU gave no event");
+}
+
+Event::~Event() {
+  if (handle_ != nullptr && !objects_->lost()) objects_->call().event_destroy(handle_);
+}
+
+}  // namespace moeflux::cuda

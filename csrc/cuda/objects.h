@@ -1,0 +1,109 @@
+// What everything that a CUDA device makes has in common: driver, context, streams, and waiting with an end.
+#pragma once
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "cuda/driver.h"
+#include "thread.h"
+
+namespace moeflux::cuda {
+
+class StagingLane;
+
+// The primary context of one GPU, shared with other users of CUDA in this process, and two streams: command buffers
+// run on one, copies of new bytes on the other.
+class DeviceObjects {
+ public:
+  // `longest_wait_seconds`: after that, work that has not ended counts as lost. Throws DeviceError.
+  DeviceObjects(std::shared_ptr<const Driver> driver, int device, double longest_wait_seconds);
+  ~DeviceObjects();
+  DeviceObjects(const DeviceObjects&) = delete;
+  DeviceObjects& operator=(const DeviceObjects&) = delete;
+
+  // Throws DeviceError in a forked child, where CUDA does not work.
+  void check_process() const { owner_.check("the cuda device"); }
+  const Driver& driver() const { return *driver_; }
+  const DriverFunctions& call() const { return driver_->call(); }
+  int device() const { return device_; }
+  ContextHandle context() const { return context_; }
+  StreamHandle commands() const { return commands_; }
+  StreamHandle copies() const { return copies_; }
+
+  // Blocks until the event has happened and gives what it gave: an error of the work before it, or kLaunchTimeout
+  // after the longest wait. From then on the device counts as lost, and nothing waits for it any more.
+  Result wait(EventHandle event);
+  bool lost() const { return lost_; }
+  // Blocks until what is queued on `copies` so far has ended. Throws DeviceError.
+  void finish_copies(const std::string& what);
+
+  void count(std::int64_t nbytes) { allocated_nbytes_ += nbytes; }
+  std::uint64_t allocated_nbytes() const { return static_cast<std::uint64_t>(allocated_nbytes_.load()); }
+
+  // Lanes that no thread uses are kept for the next.
+  std::unique_ptr<StagingLane> take_lane();
+  void put_lane(std::unique_ptr<StagingLane> lane);
+
+ private:
+  OwnerProcess owner_;
+  std::shared_ptr<const Driver> driver_;
+  int device_;
+  double longest_wait_seconds_;
+  ContextHandle context_ = nullptr;
+  StreamHandle commands_ = nullptr;
+  StreamHandle copies_ = nullptr;
+  std::atomic<bool> lost_{false};
+  std::atomic<std::int64_t> allocated_nbytes_{0};
+  std::mutex lanes_mutex_;
+  std::vector<std::unique_ptr<StagingLane>> lanes_;
+};
+
+// Makes the device's context that of the calling thread until destroyed. Every entry point has one.
+class ContextScope {
+ public:
+  // Throws DeviceError.
+  explicit ContextScope(const DeviceObjects& objects);
+  ~ContextScope();
+  ContextScope(const ContextScope&) = delete;
+  ContextScope& operator=(const ContextScope&) = delete;
+
+ private:
+  const DeviceObjects& objects_;
+};
+
+// The same for destructors, which throw nothing. Not usable on a lost device: giving something back would wait for it.
+class ReleaseScope {
+ public:
+  explicit ReleaseScope(const DeviceObjects& objects);
+  ~ReleaseScope();
+  ReleaseScope(const ReleaseScope&) = delete;
+  ReleaseScope& operator=(const ReleaseScope&) = delete;
+
+  bool usable() const { return usable_; }
+
+ private:
+  const DeviceObjects& objects_;
+  bool usable_;
+};
+
+// A moment in a stream.
+class Event {
+ public:
+  // Throws DeviceError.
+  explicit Event(const DeviceObjects& objects);
+  ~Event();
+  Event(Event&& other) noexcept : objects_(other.objects_), handle_(other.handle_) { other.handle_ = nullptr; }
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+
+  EventHandle get() const { return handle_; }
+
+ private:
+  const DeviceObjects* objects_;
+  EventHandle handle_ = nullptr;
+};
+
+}  // namespace moeflux::cuda
