@@ -22,8 +22,10 @@ from pathlib import Path
 from kernel_costs import Cost
 from metal_dispatches import StepWork, Work
 from model_shapes import SHAPES, ModelShapes
-from moeflux._core import Device, Step, device_names, open_device
+from moeflux._core import Device, Step
+from moeflux.backends import device_names, open_device
 from moeflux.doctor.device_checks import copy_bandwidth
+from moeflux.settings import Settings
 from ops import format_name
 from stand_in_operands import StandInOperands
 
@@ -207,7 +209,7 @@ def main(given: Sequence[str] | None = None) -> None:
         arguments.table_only.write_text(cost_table(shapes))
         print(arguments.table_only)
         return
-    run(open_device(arguments.device, arguments.threads), shapes, arguments)
+    run(open_device(arguments.device, Settings(n_threads=arguments.threads)), shapes, arguments)
 
 
 if __name__ == "__main__":

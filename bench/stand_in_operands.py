@@ -29,9 +29,7 @@ class StandInOperands:
         return max(1, min(MOST_COPIES, -(-self._weights.nbytes // nbytes)))
 
     def filled(self, nbytes: int) -> Buffer:
-        buffer = self.device.buffer(nbytes, host=True)
-        np.frombuffer(memoryview(buffer), np.uint8)[:] = FILL
-        return buffer
+        return self.device.upload(bytes([FILL]) * nbytes)
 
     def matrix(self, shape: MatrixShape) -> Matrix:
         """The next weights; a matrix beyond the working set gets bytes of its own."""
