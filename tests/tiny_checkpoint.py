@@ -166,7 +166,7 @@ def random_weights(model: TinyModel) -> dict[str, Float32]:
     """The weights by name without trunk: matrices [rows, cols], experts stacked."""
     generator = np.random.default_rng(model.seed)
     weights = {}
-    for name, shape in _shapes(model):
+    for name, shape in tensor_shapes(model):
         normal = generator.standard_normal(shape, dtype=np.float32)
         if name.endswith("A_log"):
             weights[name] = np.log(generator.uniform(0.5, 8.0, shape)).astype(np.float32)
@@ -191,7 +191,7 @@ def _gain(name: str) -> float:
     return MATRIX_GAIN
 
 
-def _shapes(model: TinyModel) -> Iterator[tuple[str, tuple[int, ...]]]:
+def tensor_shapes(model: TinyModel) -> Iterator[tuple[str, tuple[int, ...]]]:
     hidden = model.hidden
     yield "embed_tokens", (model.vocabulary, hidden)
     for layer in range(model.n_layers):
