@@ -10,6 +10,12 @@
 #include "pages.h"
 
 namespace moeflux::cuda {
+namespace {
+
+// Beyond this a copy takes longer than the accesses that it saves.
+constexpr std::size_t kMirroredNbytes = std::size_t{64} << 10;
+
+}  // namespace
 
 DeviceMemory::DeviceMemory(std::shared_ptr<DeviceObjects> objects, std::size_t nbytes)
     : objects_(std::move(objects)), nbytes_(nbytes) {
@@ -78,6 +84,17 @@ HostAllocation::HostAllocation(std::shared_ptr<DeviceObjects> objects, std::size
 
 void HostAllocation::download(std::size_t offset, std::span<std::byte> destination) {
   std::memcpy(destination.data(), memory_->address + offset, destination.size());
+}
+
+DevicePointer HostAllocation::mirror() {
+  if (nbytes() > kMirroredNbytes) return 0;
+  const std::lock_guard lock(memory_->mutex);
+  if (!memory_->mirror) memory_->mirror = std::make_unique<DeviceMemory>(memory_->objects, nbytes());
+  return memory_->mirror->address();
+}
+
+Result HostAllocation::fill_mirror(StreamHandle stream) const {
+  return memory_->objects->call().copy_to_device_async(memory_->mirror->address(), memory_->address, nbytes(), stream);
 }
 
 MappedAllocation::MappedAllocation(std::shared_ptr<DeviceObjects> objects, std::shared_ptr<Mapping> mapping)

@@ -63,7 +63,8 @@ class DeviceAllocation final : public CudaAllocation {
   ProcessOwned<DeviceMemory> memory_;
 };
 
-// Page-locked memory of the host, zeroed; kernels reach it over the bus.
+// Page-locked memory of the host, zeroed; kernels reach it over the bus, where each access takes a microsecond. What
+// they only read is better copied to a mirror first, if it is small.
 class HostAllocation final : public CudaAllocation {
  public:
   // Throws OutOfMemoryError.
@@ -72,6 +73,10 @@ class HostAllocation final : public CudaAllocation {
   std::byte* address() override { return memory_->address; }
   DevicePointer device_address(std::size_t offset, std::size_t) override { return memory_->device_address + offset; }
   void download(std::size_t offset, std::span<std::byte> destination) override;
+  // As many bytes in the GPU's memory, made when first asked for; 0 if there are too many. Throws OutOfMemoryError.
+  DevicePointer mirror();
+  // Queues the copy of all bytes to the mirror.
+  Result fill_mirror(StreamHandle stream) const;
 
  private:
   struct Memory {
@@ -84,6 +89,8 @@ class HostAllocation final : public CudaAllocation {
     void* allocated = nullptr;
     std::byte* address = nullptr;
     DevicePointer device_address = 0;
+    std::mutex mutex;
+    std::unique_ptr<DeviceMemory> mirror;
   };
   ProcessOwned<Memory> memory_;
 };

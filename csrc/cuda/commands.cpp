@@ -9,7 +9,8 @@ BoundBuffer bound(const Buffer& buffer) {
   auto allocation = std::dynamic_pointer_cast<CudaAllocation>(buffer.allocation);
   if (!allocation) throw DeviceError("the cuda device cannot address a buffer of another device");
   const DevicePointer address = allocation->device_address(buffer.offset, buffer.nbytes);
-  return {std::move(allocation), address};
+  auto* const host = dynamic_cast<HostAllocation*>(allocation.get());
+  return {std::move(allocation), buffer.offset, address, host};
 }
 
 BoundBuffer writable(const Buffer& buffer) {

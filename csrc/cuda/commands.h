@@ -16,7 +16,9 @@ class CudaRecording;
 
 struct BoundBuffer {
   std::shared_ptr<CudaAllocation> allocation;
+  std::size_t offset;
   DevicePointer address;
+  HostAllocation* host;  // the allocation, if it is one of the host
 };
 
 struct DispatchCommand {

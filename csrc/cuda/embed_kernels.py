@@ -15,6 +15,7 @@ MSL = Path(__file__).resolve().parent.parent / "msl"
 sys.path.insert(0, str(MSL))
 
 from flatten import Flattener  # noqa: E402
+from table import Kernel  # noqa: E402
 from translate import Translation, translate  # noqa: E402
 
 INCLUDE = re.compile(r'^\s*#include "([^"]+)"', re.MULTILINE)
@@ -73,10 +74,17 @@ def headers() -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
+def function(kernel: Kernel) -> str:
+    """A KernelFunction: its name, and for each buffer whether it can be written to."""
+    buffers = [argument for argument in kernel.arguments if argument.kind == "buffer"]
+    access = "".join("r" if buffer.constant else "w" for buffer in buffers)
+    return f'{{"{kernel.name}", "{access}"}}'
+
+
 def row(shader: Path, translation: Translation) -> str:
     """A KernelSource of one file."""
-    names = ", ".join(f'"{kernel.name}"' for kernel in translation.table.kernels)
-    return f'      {{"{shader.stem}",\n{literal(translation.text)},\n       {{{names}}}}},\n'
+    functions = ", ".join(map(function, translation.table.kernels))
+    return f'      {{"{shader.stem}",\n{literal(translation.text)},\n       {{{functions}}}}},\n'
 
 
 def main() -> None:

@@ -8,11 +8,19 @@
 
 namespace moeflux::cuda {
 
+// `access` has a letter for each buffer: 'r' if the function only reads it, 'w' if it may write it.
+struct KernelFunction {
+  std::string_view name;
+  std::string_view access;
+
+  bool only_reads(std::size_t buffer) const { return buffer < access.size() && access[buffer] == 'r'; }
+};
+
 // One file of shaders/, translated.
 struct KernelSource {
   std::string_view family;
   std::string_view text;
-  std::vector<std::string_view> functions;
+  std::vector<KernelFunction> functions;
 };
 
 const std::vector<KernelSource>& kernel_sources();

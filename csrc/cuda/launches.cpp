@@ -13,6 +13,7 @@ Launches::Launches(const DeviceObjects& objects, const std::vector<Command>& com
     : objects_(objects), step_(step) {
   launches_.reserve(commands.size());
   prepare(commands);
+  use_mirrors();
 }
 
 void Launches::prepare(const std::vector<Command>& commands) {
@@ -31,10 +32,43 @@ void Launches::prepare(const DispatchCommand& command) {
                                                " threads in a threadgroup, the device gives it " +
                                                std::to_string(function.most_threads()));
   }
-  launches_.emplace_back(Kernel{&command, launch, function.handle()});
+  std::vector<DevicePointer> addresses;
+  addresses.reserve(command.buffers.size());
+  for (const BoundBuffer& buffer : command.buffers) addresses.push_back(buffer.address);
+  launches_.emplace_back(Kernel{&command, launch, &function, std::move(addresses)});
+}
+
+void Launches::use_mirrors() {
+  std::set<HostAllocation*> written;
+  const auto for_each_host_buffer = [this](auto body) {
+    for (Launch& launch : launches_) {
+      auto* const kernel = std::get_if<Kernel>(&launch);
+      for (std::size_t i = 0; kernel != nullptr && i < kernel->addresses.size(); ++i) {
+        if (HostAllocation* const host = kernel->command->buffers[i].host) body(*kernel, i, host);
+      }
+    }
+  };
+  for (const Launch& launch : launches_) {
+    if (const auto* copy = std::get_if<const CopyCommand*>(&launch)) written.insert((*copy)->destination.host);
+    if (const auto* zero = std::get_if<const ZeroCommand*>(&launch)) written.insert((*zero)->destination.host);
+  }
+  for_each_host_buffer([&](const Kernel& kernel, std::size_t i, HostAllocation* host) {
+    if (!kernel.function->only_reads(i)) written.insert(host);
+  });
+  for_each_host_buffer([&](Kernel& kernel, std::size_t i, HostAllocation* host) {
+    if (written.contains(host)) return;
+    const DevicePointer mirror = host->mirror();
+    if (mirror == 0) return;
+    kernel.addresses[i] = mirror + kernel.command->buffers[i].offset;
+    mirrored_.insert(host);
+  });
 }
 
 Result Launches::enqueue(Marks* marks) const {
+  for (const HostAllocation* host : mirrored_) {
+    const Result result = host->fill_mirror(objects_.commands());
+    if (result != kSuccess) return result;
+  }
   for (const Launch& launch : launches_) {
     const Result result = std::visit([this](const auto& alternative) { return enqueue(alternative); }, launch);
     if (result != kSuccess) return result;
@@ -53,14 +87,12 @@ Result Launches::enqueue(const Kernel& kernel) const {
   if (volume(threadgroups) == 0) return kSuccess;
   // In the order of the kernels' arguments; a kernel that has no use for the last ones does not take them.
   std::vector<void*> arguments;
-  arguments.reserve(kernel.command->buffers.size() + 2);
-  for (const BoundBuffer& buffer : kernel.command->buffers) {
-    arguments.push_back(const_cast<DevicePointer*>(&buffer.address));
-  }
+  arguments.reserve(kernel.addresses.size() + 2);
+  for (const DevicePointer& address : kernel.addresses) arguments.push_back(const_cast<DevicePointer*>(&address));
   if (!kernel.command->params.empty()) arguments.push_back(const_cast<std::byte*>(kernel.command->params.data()));
   arguments.push_back(const_cast<Step*>(&step_));
-  return objects_.call().launch(kernel.function, threadgroups.x, threadgroups.y, threadgroups.z, threads.x, threads.y,
-                                threads.z, 0, objects_.commands(), arguments.data(), nullptr);
+  return objects_.call().launch(kernel.function->handle(), threadgroups.x, threadgroups.y, threadgroups.z, threads.x,
+                                threads.y, threads.z, 0, objects_.commands(), arguments.data(), nullptr);
 }
 
 Result Launches::enqueue(const CopyCommand* command) const {

@@ -1,5 +1,6 @@
 // From checked commands to calls of the driver: first everything that can be refused, then the launches.
 #pragma once
+#include <set>
 #include <string>
 #include <variant>
 #include <vector>
@@ -28,7 +29,8 @@ class Launches {
   struct Kernel {
     const DispatchCommand* command;
     gpu::Launch launch;
-    FunctionHandle function;
+    const LoadedFunction* function;
+    std::vector<DevicePointer> addresses;  // of its buffers
   };
   using Launch = std::variant<Kernel, const CopyCommand*, const ZeroCommand*>;
 
@@ -37,6 +39,8 @@ class Launches {
   void prepare(const CopyCommand& command) { launches_.emplace_back(&command); }
   void prepare(const ZeroCommand& command) { launches_.emplace_back(&command); }
   void prepare(const ReplayCommand& command) { prepare(command.recording->commands()); }
+  // Lets kernels read small buffers of the host that none of them writes in mirrors, which are filled first.
+  void use_mirrors();
   Result enqueue(const Kernel& kernel) const;
   Result enqueue(const CopyCommand* command) const;
   Result enqueue(const ZeroCommand* command) const;
@@ -45,6 +49,7 @@ class Launches {
   const DeviceObjects& objects_;
   Step step_;
   std::vector<Launch> launches_;
+  std::set<HostAllocation*> mirrored_;
 };
 
 }  // namespace moeflux::cuda

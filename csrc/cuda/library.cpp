@@ -40,16 +40,17 @@ std::string file_name(const std::string& function, const Constants& constants) {
 }  // namespace
 
 std::unique_ptr<LoadedFunction> LoadedFunction::load(std::shared_ptr<DeviceObjects> objects, const std::string& image,
-                                                     const std::string& symbol, Result& result) {
+                                                     const KernelFunction& function, Result& result) {
   const DriverFunctions& call = objects->call();
   ModuleHandle module = nullptr;
   result = call.module_load(&module, image.data());
   if (result != kSuccess) return nullptr;
-  std::unique_ptr<LoadedFunction> loaded(new LoadedFunction(std::move(objects), module));
-  result = call.module_function(&loaded->function_, module, symbol.c_str());
+  std::unique_ptr<LoadedFunction> loaded(new LoadedFunction(std::move(objects), module, function));
+  const std::string symbol = "msl_" + std::string(function.name);
+  result = call.module_function(&loaded->handle_, module, symbol.c_str());
   if (result != kSuccess) return nullptr;
   int most_threads = 0;
-  result = call.function_attribute(&most_threads, kMaxThreadsPerBlock, loaded->function_);
+  result = call.function_attribute(&most_threads, kMaxThreadsPerBlock, loaded->handle_);
   if (result != kSuccess) return nullptr;
   loaded->most_threads_ = static_cast<std::size_t>(most_threads);
   return loaded;
@@ -67,15 +68,15 @@ Library::Library(std::shared_ptr<DeviceObjects> objects, std::shared_ptr<const C
       capability_(capability),
       kept_(kernel_folder, folder_version(*compiler_, capability)) {
   for (const KernelSource& source : kernel_sources()) {
-    for (const std::string_view function : source.functions) sources_.emplace(function, &source);
+    for (const KernelFunction& function : source.functions) places_.emplace(function.name, Place{&source, &function});
   }
 }
 
-const KernelSource& Library::source_of(std::string_view function) const {
-  const auto found = sources_.find(function);
-  if (found != sources_.end()) return *found->second;
+const Library::Place& Library::place_of(std::string_view function) const {
+  const auto found = places_.find(function);
+  if (found != places_.end()) return found->second;
   std::vector<std::string> available;
-  for (const auto& [name, source] : sources_) available.emplace_back(name);
+  for (const auto& [name, place] : places_) available.emplace_back(name);
   throw KernelNotFoundError(std::string(function), std::move(available));
 }
 
@@ -88,18 +89,18 @@ std::string Library::compile(const KernelSource& source, const std::string& func
 }
 
 std::unique_ptr<LoadedFunction> Library::function(std::string_view function, const Constants& constants) {
-  const KernelSource& source = source_of(function);
-  const std::string name(function), file = file_name(name, constants), symbol = "msl_" + name;
+  const Place& place = place_of(function);
+  const std::string name(function), file = file_name(name, constants);
   Result result = kSuccess;
   if (const std::optional<std::string> image = kept_.find(file)) {
     // An image that does not load, cut short for example, is compiled again.
-    if (auto loaded = LoadedFunction::load(objects_, *image, symbol, result)) {
+    if (auto loaded = LoadedFunction::load(objects_, *image, *place.function, result)) {
       ++n_functions_;
       return loaded;
     }
   }
-  const std::string image = compile(source, name, constants);
-  auto loaded = LoadedFunction::load(objects_, image, symbol, result);
+  const std::string image = compile(*place.source, name, constants);
+  auto loaded = LoadedFunction::load(objects_, image, *place.function, result);
   if (!loaded) throw PipelineError(name, "the GPU cannot load it: " + objects_->driver().text_of(result));
   kept_.keep(file, image);
   ++n_functions_;

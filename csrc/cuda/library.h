@@ -21,21 +21,23 @@ class LoadedFunction {
  public:
   // Null if the GPU refuses the image; `result` says why.
   static std::unique_ptr<LoadedFunction> load(std::shared_ptr<DeviceObjects> objects, const std::string& image,
-                                              const std::string& symbol, Result& result);
+                                              const KernelFunction& function, Result& result);
   ~LoadedFunction();
   LoadedFunction(const LoadedFunction&) = delete;
   LoadedFunction& operator=(const LoadedFunction&) = delete;
 
-  FunctionHandle handle() const { return function_; }
+  FunctionHandle handle() const { return handle_; }
+  bool only_reads(std::size_t buffer) const { return function_.only_reads(buffer); }
   std::size_t most_threads() const { return most_threads_; }
 
  private:
-  LoadedFunction(std::shared_ptr<DeviceObjects> objects, ModuleHandle module)
-      : objects_(std::move(objects)), module_(module) {}
+  LoadedFunction(std::shared_ptr<DeviceObjects> objects, ModuleHandle module, const KernelFunction& function)
+      : objects_(std::move(objects)), module_(module), function_(function) {}
 
   std::shared_ptr<DeviceObjects> objects_;
   ModuleHandle module_;
-  FunctionHandle function_ = nullptr;
+  KernelFunction function_;
+  FunctionHandle handle_ = nullptr;
   std::size_t most_threads_ = 0;
 };
 
@@ -54,14 +56,19 @@ class Library {
   std::size_t n_functions() const { return n_functions_; }
 
  private:
-  const KernelSource& source_of(std::string_view function) const;
+  struct Place {
+    const KernelSource* source;
+    const KernelFunction* function;
+  };
+
+  const Place& place_of(std::string_view function) const;
   std::string compile(const KernelSource& source, const std::string& function, const Constants& constants) const;
 
   std::shared_ptr<DeviceObjects> objects_;
   std::shared_ptr<const Compiler> compiler_;
   int capability_;
   KernelFolder kept_;
-  std::map<std::string_view, const KernelSource*> sources_;  // by function
+  std::map<std::string_view, Place> places_;  // by function
   std::atomic<std::size_t> n_functions_{0};
 };
 

@@ -7,7 +7,7 @@ import gc
 import numpy as np
 import pytest
 from fake_cuda import FakeCuda
-from norms import NORMED, PARAMS, STEP, committed, norm_on
+from norms import NORMED, PARAMS, STEP, X, committed, norm_on
 
 from moeflux import _core
 from moeflux.errors import (
@@ -65,6 +65,31 @@ def test_a_recording_runs_again_and_again_and_never_changes(cuda: _core.Device) 
         np.testing.assert_allclose(norm.out, wanted, rtol=1e-6)
     with pytest.raises(DeviceError, match="after its first replay"):
         recording.zero(norm.buffers[0])
+
+
+def test_kernels_see_what_the_host_wrote_before_each_commit(cuda: _core.Device) -> None:
+    norm, recording = norm_on(cuda), cuda.record()
+    x = cuda.buffer(X.nbytes, host=True)
+    recording.dispatch(norm.pipeline, [x, *norm.buffers[1:]], PARAMS)
+    for wanted in (NORMED, NORMED[::-1]):
+        np.frombuffer(x, np.float32)[:] = X if wanted is NORMED else X[::-1]
+        commands = cuda.queue().command_buffer(STEP)
+        commands.replay(recording)
+        commands.commit()
+        commands.wait()
+        np.testing.assert_allclose(norm.out, wanted, rtol=1e-6)
+
+
+def test_kernels_see_what_work_before_them_wrote_for_the_host(cuda: _core.Device) -> None:
+    norm, x = norm_on(cuda), cuda.buffer(X.nbytes, host=True)
+    commands = cuda.queue().command_buffer(STEP)
+    commands.copy(norm.buffers[0], x)
+    commands.dispatch(norm.pipeline, [x, *norm.buffers[1:]], PARAMS)
+    commands.dispatch(norm.pipeline, [norm.buffers[2], norm.buffers[1], x], PARAMS)
+    commands.commit()
+    commands.wait()
+    np.testing.assert_allclose(norm.out, NORMED, rtol=1e-6)
+    np.testing.assert_allclose(np.frombuffer(x, np.float32), NORMED, rtol=1e-5)
 
 
 def test_committed_work_keeps_what_it_uses(fake: FakeCuda, cuda: _core.Device) -> None:
