@@ -1,0 +1,109 @@
+"""How fast a model's shapes run on a GPU: each kernel beside a copy, and decode and prefill.
+
+Kernels as bench/metal.py measures them, as a table in Markdown. With --checkpoint, a folder that
+bench/random_checkpoint.py wrote for example, also tokens per second of the whole model with all of
+its experts in memory, and with the memory given.
+
+usage: python bench/gpu.py [--device cuda] [--checkpoint FOLDER] [--memory 8GB] [--result FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+import moeflux
+from metal import Result, measure, steps
+from model_shapes import SHAPES, ModelShapes
+from moeflux._core import Device
+from moeflux.backends import open_device
+from moeflux.doctor.device_checks import copy_bandwidth
+from stand_in_operands import StandInOperands
+
+WORKING_SET = 1 << 30
+"""Bytes of stand-in weights: more than caches hold."""
+SECONDS = 0.05
+"""For each kind of dispatch."""
+PROMPT_TOKENS, WARM_UP_TOKENS, DECODED_TOKENS = 2048, 32, 128
+
+
+def kernel_rows(device: Device, shapes: ModelShapes, copy: float) -> Iterator[str]:
+    operands = StandInOperands(device, WORKING_SET)
+    for step in steps(shapes):
+        yield f"\n## {'A chunk of a prompt' if step.prefill else 'One decoded token'}\n"
+        yield "| kernel | of | tokens | us | GB/s | of a copy | GFLOP/s |"
+        yield "| --- | --- | ---: | ---: | ---: | ---: | ---: |"
+        results = [measure(operands, step, work, SECONDS) for work in step]
+        yield from (kernel_row(result, copy) for result in results)
+        total = sum(result.work.count * result.seconds for result in results)
+        yield f"\nAll dispatches of the step, as often as it has them: {1e3 * total:.2f} ms."
+
+
+def kernel_row(result: Result, copy: float) -> str:
+    work = result.work
+    cells = (
+        work.kernel,
+        work.detail,
+        str(work.n_tokens),
+        f"{1e6 * result.seconds:.1f}",
+        f"{result.gb_per_second:.1f}",
+        f"{1e9 * result.gb_per_second / copy:.0%}",
+        f"{result.gflops:.0f}",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def model_row(folder: Path, device: str, memory: str | None) -> str:
+    """Tokens per second; the second of two prompts counts, whose experts have been read once."""
+    generator = np.random.default_rng(0)
+    with moeflux.load(folder, device, memory) as model:
+        stream = model.runtime.experts
+        n_prompt = min(PROMPT_TOKENS, model.context_size // 2)
+        for _ in range(2):
+            session = model.session()
+            prompt = generator.integers(2, model.config.vocab_size, n_prompt).tolist()
+            started = time.perf_counter()
+            session.prefill(prompt)
+            prefill = n_prompt / (time.perf_counter() - started)
+        session, seconds = model.session(), []
+        token = int(session.prefill(prompt[:64]).argmax())
+        for _ in range(min(WARM_UP_TOKENS + DECODED_TOKENS, n_prompt - 64)):
+            started = time.perf_counter()
+            token = int(session.decode(token).argmax())
+            seconds.append(time.perf_counter() - started)
+        decode = 1 / statistics.median(seconds[WARM_UP_TOKENS:])
+        share = stream.n_slots / stream.n_experts
+    return f"| {share:.0%} | {prefill:.0f} | {decode:.1f} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--model", choices=SHAPES, default="qwen3.6-35b-a3b")
+    parser.add_argument("--checkpoint", type=Path)
+    parser.add_argument("--memory", help="a second run of the checkpoint has so much")
+    parser.add_argument("--result", type=Path, help="write the tables there")
+    arguments = parser.parse_args()
+    device = open_device(arguments.device)
+    copy = copy_bandwidth(device, WORKING_SET)
+    lines = [f"# {arguments.model} on {device.description}\n"]
+    lines.append(f"A copy of a GiB: {copy / 1e9:.0f} GB/s, read and written.")
+    lines += kernel_rows(device, SHAPES[arguments.model], copy)
+    if arguments.checkpoint:
+        lines += ["\n## The whole model\n", "| experts in memory | prefill tok/s | decode tok/s |"]
+        lines.append("| ---: | ---: | ---: |")
+        for memory in [None, *([arguments.memory] if arguments.memory else [])]:
+            lines.append(model_row(arguments.checkpoint, arguments.device, memory))
+    text = "\n".join(lines) + "\n"
+    print(text, end="")
+    if arguments.result:
+        arguments.result.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
