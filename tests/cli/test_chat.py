@@ -13,6 +13,7 @@ import pytest
 import moeflux
 from moeflux.chat import Content
 from moeflux.cli import main
+from moeflux.cli.chat import PlainScreen
 from moeflux.engine.conversation import Conversation
 from moeflux.engine.request import RequestOptions
 
@@ -185,3 +186,12 @@ def test_an_interrupt_ends_it(talk: Talk, capsys: Output, monkeypatch: pytest.Mo
     monkeypatch.setattr(Conversation, "ask", interrupted)
     assert talk("Hello.\n") == 130
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(("terminal", "shown"), [(True, "\ufffd[2Ja\n"), (False, "\x1b[2Ja\n")])
+def test_an_answer_does_not_steer_a_terminal(
+    capsys: Output, monkeypatch: pytest.MonkeyPatch, terminal: bool, shown: str
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    PlainScreen().show(part for part in [Content("\x1b[2Ja")])
+    assert capsys.readouterr().out == shown

@@ -7,8 +7,8 @@ import io
 import pytest
 from rich.console import Console
 
-from moeflux.cli.chat_terminal import printable
 from moeflux.cli.markdown_stream import markdown_stream, n_whole_markdown, reasoning_stream
+from moeflux.cli.printable import printable
 
 TEXT = """\
 A first paragraph that says

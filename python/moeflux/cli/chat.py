@@ -20,6 +20,7 @@ from moeflux.cli.options import (
     ThreadsOption,
     given_settings,
 )
+from moeflux.cli.printable import printable
 from moeflux.engine.conversation import Answer, Conversation
 from moeflux.engine.request import RequestOptions
 from moeflux.errors import ContextOverflowError, MoefluxError
@@ -154,5 +155,6 @@ class PlainScreen:
 
 
 def _write(text: str) -> None:
-    sys.stdout.buffer.write(text.encode())
+    shown = printable(text) if sys.stdout.isatty() else text
+    sys.stdout.buffer.write(shown.encode())
     sys.stdout.buffer.flush()

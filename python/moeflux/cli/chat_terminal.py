@@ -20,6 +20,7 @@ from rich.text import Text
 
 from moeflux.chat import Content, Part, Reasoning
 from moeflux.cli.markdown_stream import BlockStream, markdown_stream, reasoning_stream
+from moeflux.cli.printable import printable
 from moeflux.engine.conversation import Answer
 from moeflux.engine.events import PrefillProgress
 from moeflux.settings import user_path
@@ -186,14 +187,6 @@ class _View:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-
-
-def printable(text: str) -> str:
-    """The text without what would steer a terminal."""
-    return "".join(
-        character if character.isprintable() or character in "\n\t" else "\ufffd"
-        for character in text
-    )
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from moeflux.cli.options import (
     ThreadsOption,
     given_settings,
 )
+from moeflux.cli.printable import printable
 from moeflux.cli.receipt import print_receipt, receipt
 from moeflux.experts.timeline import Timeline
 from moeflux.memory import parse_size
@@ -218,8 +219,9 @@ def _report(stats: moeflux.GenerationStats, report: _Report, n_threads: int) -> 
 
 
 def _write(text: str) -> None:
-    """Write UTF-8 as it is, whatever the terminal's encoding."""
-    sys.stdout.buffer.write(text.encode())
+    """Write UTF-8, whatever the terminal's encoding, and nothing that would steer it."""
+    shown = printable(text) if sys.stdout.isatty() else text
+    sys.stdout.buffer.write(shown.encode())
     sys.stdout.buffer.flush()
 
 
