@@ -82,10 +82,16 @@ def test_control_c_stops_the_answer_and_again_at_the_prompt_the_program(
     assert "def " not in slow_terminal.text
 
 
-def test_control_c_ends_a_command_that_takes_long_and_not_the_program(tmp_path: Path) -> None:
-    endless = """
+@pytest.mark.parametrize("at_start", ["default_int_handler", "SIG_IGN"])
+def test_control_c_ends_a_command_that_takes_long_and_not_the_program(
+    tmp_path: Path, at_start: str
+) -> None:
+    """Also where whoever started the program had it ignore interrupts."""
+    endless = f"""
+import signal
 import time
 from moeflux.engine.conversation import Conversation
+signal.signal(signal.SIGINT, signal.{at_start})
 def reset(conversation):
     print("at work", flush=True)
     time.sleep(600)

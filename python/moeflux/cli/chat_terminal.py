@@ -33,6 +33,8 @@ class TerminalScreen:
 
     def __init__(self, history: str, commands: Sequence[str]) -> None:
         """`history`: the file of what was typed before, "" for none."""
+        # A shell's background jobs ignore interrupts, and so does what is started from them.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         self.shows_thinking = True
         self.failed = False
         self._console = Console(highlight=False)
