@@ -147,7 +147,7 @@ class ScriptedJobs:
             n_queued=len(self._waiting),
             max_active=1,
             max_queued=self._max_queued,
-            draining=False,
+            draining=bool(self.drained),
             n_finished=0,
             n_cancelled=0,
             n_failed=0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -133,6 +134,25 @@ def test_a_body_of_unknown_size_is_refused_when_it_gets_too_large(
     response = small_client.post("/v1/chat/completions", content=pieces)
     assert response.status_code == 413
     assert response.json()["error"]["code"] == "body_too_large"
+
+
+def test_bodies_of_all_requests_have_a_limit_together(tokenizer: Tokenizer) -> None:
+    with client_of(tokenizer, max_body=1000, max_bodies=1500) as client:
+        url = client.base_url
+        with socket.create_connection((url.host, url.port or 0), timeout=SECONDS) as connection:
+            connection.sendall(
+                b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
+                b"content-type: application/json\r\ncontent-length: 1000\r\n\r\n" + b" " * 900
+            )
+            path, body = "/v1/chat/completions", b" " * 700
+            deadline = time.monotonic() + SECONDS
+            while (response := client.post(path, content=body)).status_code != 429:
+                assert response.status_code == 400
+                assert time.monotonic() < deadline, "the first body was never counted"
+        assert response.json()["error"]["code"] == "bodies_too_large"
+        assert response.headers["retry-after"] == "1"
+        while client.post(path, content=body).status_code != 400:
+            assert time.monotonic() < deadline, "the first body is still counted"
 
 
 def test_a_body_that_never_comes_times_out(small_client: httpx.Client) -> None:

@@ -246,3 +246,14 @@ def test_while_draining_requests_are_refused(
         assert response.status_code == 503
         assert "shutting down" in response.json()["error"]["message"]
     assert jobs.drained == [ServerOptions().drain_timeout]
+
+
+def test_a_server_whose_jobs_have_ended_for_good_is_not_ready(
+    jobs: ScriptedJobs, tokenizer: Tokenizer
+) -> None:
+    with served_application(served_by(jobs, tokenizer), ServerOptions()) as address:
+        assert httpx.get(f"{address}/health/ready", timeout=SECONDS).status_code == 200
+        jobs.drain()
+        response = httpx.get(f"{address}/health/ready", timeout=SECONDS)
+        assert response.status_code == 503
+        assert response.json()["status"] == "draining"

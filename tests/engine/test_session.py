@@ -165,6 +165,10 @@ def test_context_beyond_the_models_own_is_refused(hybrid: moeflux.Model) -> None
     limit = hybrid.config.max_position_embeddings
     with pytest.raises(ValueError, match=f"context_size must be 1 .. {limit}"):
         hybrid.session(context_size=limit + 1)
+    with pytest.raises(ValueError, match="got 0"):
+        hybrid.session(context_size=0)
+    with pytest.raises(ValueError, match="got 0"):
+        hybrid.session().fork(context_size=0)
 
 
 @pytest.mark.parametrize("change", ["shortened", "rewritten"])

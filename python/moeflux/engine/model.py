@@ -142,7 +142,7 @@ class Model:
         Raises ValueError beyond the model's own limit, SessionMemoryError where the states of all
         live sessions would not fit under the memory cap.
         """
-        size = context_size or self.context_size
+        size = self.context_size if context_size is None else context_size
         return Session(self._runtime, self._prefill, new_state(self._runtime, size), owner=self)
 
     def restore(self, path: str | PathLike[str], context_size: int | None = None) -> Session:

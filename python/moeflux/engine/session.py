@@ -227,7 +227,7 @@ class Session:
         not fit, SessionMemoryError, and SessionStateError as in prefill.
         """
         with self._turns.hold():
-            size = context_size or self.context_size
+            size = self.context_size if context_size is None else context_size
             if self.position > size:
                 raise ContextOverflowError(0, self.position, size)
             state = new_state(self._runtime, size)

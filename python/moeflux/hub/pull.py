@@ -197,7 +197,7 @@ class _Pull:
                 self._keep(file)
             else:
                 self._fetch(file, self._staging / file.name)
-                path.parent.mkdir(exist_ok=True)
+                path.parent.mkdir(parents=True, exist_ok=True)
                 (self._staging / file.name).replace(path)
             self._record = self._record.with_file(file.name, WHOLE)
             self._record.write(self._staging)

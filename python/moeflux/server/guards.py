@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -69,25 +70,29 @@ class BodyGuard:
     def __init__(self, app: ASGIApp, options: ServerOptions) -> None:
         self._app = app
         self._max = options.max_body
+        self._bodies = _Bodies(max(options.max_bodies, options.max_body))
         self._timeout = options.body_timeout
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        try:
-            async with asyncio.timeout(self._timeout):
-                body = await self._read(Headers(scope=scope), receive)
-        except TimeoutError:
-            slow = ApiError(408, f"the body did not arrive within {self._timeout:g} s")
-            await send_error(slow, scope, send)
-        except ApiError as error:
-            await send_error(error, scope, send)
-        else:
-            if body is not None:
-                await self._app(scope, _replay(body, receive), send)
+        with self._bodies.holding() as hold:
+            try:
+                async with asyncio.timeout(self._timeout):
+                    body = await self._read(Headers(scope=scope), receive, hold)
+            except TimeoutError:
+                slow = ApiError(408, f"the body did not arrive within {self._timeout:g} s")
+                await send_error(slow, scope, send)
+            except ApiError as error:
+                await send_error(error, scope, send)
+            else:
+                if body is not None:
+                    await self._app(scope, _replay(body, receive), send)
 
-    async def _read(self, headers: Headers, receive: Receive) -> bytes | None:
+    async def _read(
+        self, headers: Headers, receive: Receive, hold: Callable[[int], None]
+    ) -> bytes | None:
         """The whole body; None where the client left."""
         announced = headers.get("content-length", "0")
         if announced.isdecimal() and len(announced) < 20 and int(announced) > self._max:
@@ -102,12 +107,39 @@ class BodyGuard:
             n_bytes += len(piece)
             if n_bytes > self._max:
                 raise self._too_large()
+            hold(len(piece))
             pieces.append(piece)
             if not message.get("more_body", False):
                 return b"".join(pieces)
 
     def _too_large(self) -> ApiError:
         return ApiError(413, f"the body has more than {self._max} bytes", code="body_too_large")
+
+
+class _Bodies:
+    """Bytes of the bodies of all requests in flight, on one event loop."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._n_held = 0
+
+    @contextmanager
+    def holding(self) -> Iterator[Callable[[int], None]]:
+        """Counts the bytes of one request until it ends; ApiError (429) beyond the limit."""
+        n_own = 0
+
+        def hold(n_bytes: int) -> None:
+            nonlocal n_own
+            if self._n_held + n_bytes > self._most:
+                full = f"the bodies of all requests together have more than {self._most} bytes"
+                raise ApiError(429, full, code="bodies_too_large", retry_after=1)
+            n_own += n_bytes
+            self._n_held += n_bytes
+
+        try:
+            yield hold
+        finally:
+            self._n_held -= n_own
 
 
 class SendGuard:

@@ -29,6 +29,8 @@ class ServerOptions:
     """Requests that wait; further ones are refused."""
     max_body: int = 8 * MIB
     """Bytes of a request's body."""
+    max_bodies: int = 32 * MIB
+    """Bytes of the bodies of all requests in flight, at least one of the largest."""
     max_connections: int = 512
     body_timeout: float = 30.0
     """Seconds that a request's body may take to arrive."""
@@ -47,7 +49,7 @@ class ServerOptions:
             raise ValueError("an API key must be printable ASCII without spaces")
         if any(len(key) < 8 for key in self.api_keys):
             raise ValueError("an API key must have at least 8 characters")
-        for name in ("max_active", "max_body", "max_connections"):
+        for name in ("max_active", "max_body", "max_bodies", "max_connections"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.max_queued < 0:

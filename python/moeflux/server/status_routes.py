@@ -36,6 +36,8 @@ def status_router(service: AnswerService) -> APIRouter:
             error = None if holder.error is None else str(holder.error)
             return json_response({"status": holder.state, "error": error}, NOT_READY)
         status = served.jobs.status()
+        if status.draining:
+            return json_response({"status": "draining", "error": None}, NOT_READY)
         fields = ("n_active", "n_queued", "max_active", "max_queued")
         found = asdict(status)
         return json_response(

@@ -60,7 +60,7 @@ def restore_snapshot(runtime: Runtime, path: Path, context_size: int | None) -> 
     with FileSource(path) as source:
         reader = StateReader(source)
         transcript = _checked_transcript(reader, runtime)
-        size = context_size or reader.header.context_size
+        size = reader.header.context_size if context_size is None else context_size
         if len(transcript) > size:
             raise ContextOverflowError(0, len(transcript), size)
         state = new_state(runtime, size)
