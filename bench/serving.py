@@ -24,8 +24,8 @@ import numpy as np
 
 import moeflux
 from moeflux.memory import format_size
-from moeflux.server.job import GenerationRequest, Job
-from moeflux.server.scheduler import Scheduler
+from moeflux.server.jobs.job import GenerationRequest, Job
+from moeflux.server.jobs.scheduler import Scheduler
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,12 @@ from moeflux.engine.guidance import Guidance
 from moeflux.engine.request import Limits, Request
 from moeflux.engine.sampler import Sampler, SamplingParams
 from moeflux.server.app import create_app
-from moeflux.server.job import GenerationRequest, Job
+from moeflux.server.jobs.job import GenerationRequest, Job
+from moeflux.server.jobs.refusals import QueueFullError
+from moeflux.server.jobs.status import SchedulerStatus, WorkTotals
 from moeflux.server.model_holder import ModelHolder
 from moeflux.server.options import ServerOptions
-from moeflux.server.refusals import QueueFullError
 from moeflux.server.run import listening_socket, url
-from moeflux.server.scheduler_status import SchedulerStatus, WorkTotals
 from moeflux.server.served_model import ServedModel
 from moeflux.tokenizer import Tokenizer
 

@@ -13,9 +13,9 @@ import pytest
 from server_processes import SECONDS, ScriptedJobs, application, served_application, served_by
 
 from moeflux.errors import ConstraintError, ReadError
+from moeflux.server.jobs.refusals import DrainingError
 from moeflux.server.model_holder import ModelHolder
 from moeflux.server.options import ServerOptions
-from moeflux.server.refusals import DrainingError
 from moeflux.server.served_model import ServedModel
 from moeflux.tokenizer import Tokenizer
 

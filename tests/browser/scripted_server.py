@@ -16,7 +16,7 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
-from moeflux.server.page import page_router
+from moeflux.server.page.routes import page_router
 from moeflux.server.run import listening_socket, url
 
 SECONDS = 60

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import moeflux
-from moeflux.server.job import GenerationRequest, Job
-from moeflux.server.scheduler import Scheduler
+from moeflux.server.jobs.job import GenerationRequest, Job
+from moeflux.server.jobs.scheduler import Scheduler
 from tiny_checkpoint import CheckpointFolders
 
 EOS = 1

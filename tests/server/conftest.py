@@ -8,7 +8,7 @@ import pytest
 from scheduled import LoadWithSlots, Turns
 
 import moeflux
-from moeflux.server.scheduler import Scheduler
+from moeflux.server.jobs.scheduler import Scheduler
 from tiny_checkpoint import CheckpointFolders
 
 

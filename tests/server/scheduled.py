@@ -9,7 +9,7 @@ import pytest
 
 import moeflux
 from moeflux.engine.generate import Generation
-from moeflux.server.job import GenerationRequest, Job
+from moeflux.server.jobs.job import GenerationRequest, Job
 
 Item = moeflux.Event | moeflux.PrefillProgress
 LoadWithSlots = Callable[..., moeflux.Model]

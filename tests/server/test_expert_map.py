@@ -12,8 +12,8 @@ from scheduled import LoadWithSlots, requests, results
 import moeflux
 from moeflux.experts.lease import ExpertSlot, SlotState
 from moeflux.experts.slot_contents import SlotContents
-from moeflux.server.expert_map import HALF_LIFE, HEAT_LEVELS, ExpertFrame, ExpertMap, RecentUse
-from moeflux.server.scheduler import Scheduler
+from moeflux.server.jobs.scheduler import Scheduler
+from moeflux.server.page.expert_map import HALF_LIFE, HEAT_LEVELS, ExpertFrame, ExpertMap, RecentUse
 
 ABSENT, RESIDENT, READING = 0, 1, 2
 

@@ -9,7 +9,8 @@ import pytest
 from scheduled import requests, results
 
 import moeflux
-from moeflux.server.live_view import (
+from moeflux.server.jobs.scheduler import Scheduler
+from moeflux.server.page.live_view import (
     LONGEST_WINDOW,
     SHORTEST_LOOK,
     WINDOW,
@@ -18,7 +19,6 @@ from moeflux.server.live_view import (
     RecentTotals,
     Sample,
 )
-from moeflux.server.scheduler import Scheduler
 
 
 class Clock:

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from moeflux.server.mailbox import Mailbox
+from moeflux.server.jobs.mailbox import Mailbox
 
 
 async def all_of(mailbox: Mailbox[int]) -> list[int]:

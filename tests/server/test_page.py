@@ -14,9 +14,9 @@ from starlette.testclient import TestClient
 from moeflux.server.app import create_app
 from moeflux.server.model_holder import ModelHolder
 from moeflux.server.options import ServerOptions
-from moeflux.server.page import CONTENT_TYPES
+from moeflux.server.page.routes import CONTENT_TYPES
 
-STATIC = files("moeflux.server") / "static"
+STATIC = files("moeflux.server.page") / "static"
 NAMES = sorted(entry.name for entry in STATIC.iterdir() if not entry.name.startswith("."))
 KEY = "a-secret-key"
 

@@ -11,8 +11,8 @@ import pytest
 from scheduled import PROMPTS, LoadWithSlots, Turns, alone, requests, results, tokens
 
 import moeflux
-from moeflux.server.job import GenerationRequest
-from moeflux.server.scheduler import DrainingError, QueueFullError, Scheduler
+from moeflux.server.jobs.job import GenerationRequest
+from moeflux.server.jobs.scheduler import DrainingError, QueueFullError, Scheduler
 
 
 def test_a_job_gives_progress_and_then_the_events(

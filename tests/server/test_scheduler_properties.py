@@ -10,8 +10,8 @@ import pytest
 from scheduled import TIMEOUT, LoadWithSlots, alone, requests
 
 import moeflux
-from moeflux.server.job import GenerationRequest, Job
-from moeflux.server.scheduler import QueueFullError, Scheduler
+from moeflux.server.jobs.job import GenerationRequest, Job
+from moeflux.server.jobs.scheduler import QueueFullError, Scheduler
 
 
 async def user(

@@ -13,7 +13,7 @@ from moeflux.chat import AnswerParser, Content, Part, ToolCall
 from moeflux.chat.parts import joined
 from moeflux.engine.events import Event, PrefillProgress, TokenLogprobs
 from moeflux.engine.receipt import GenerationStats
-from moeflux.server.job import Job
+from moeflux.server.jobs.job import Job
 
 Reason = Literal["stop", "length", "tool_calls"]
 

@@ -15,20 +15,20 @@ from starlette.middleware.cors import CORSMiddleware
 
 import moeflux
 from moeflux.errors import MoefluxError
-from moeflux.server.anthropic_messages import messages_router
+from moeflux.server.anthropic.messages import messages_router
 from moeflux.server.errors import ApiError
 from moeflux.server.guards import BodyGuard, KeyGuard, SendGuard
+from moeflux.server.jobs.status import SchedulerStatus
 from moeflux.server.metrics import Metrics
 from moeflux.server.model_holder import ModelHolder
-from moeflux.server.openai_chat import chat_router
-from moeflux.server.openai_completions import completions_router
-from moeflux.server.openai_responses import responses_router
-from moeflux.server.openai_shapes import json_response
+from moeflux.server.openai.chat import chat_router
+from moeflux.server.openai.completions import completions_router
+from moeflux.server.openai.responses import responses_router
+from moeflux.server.openai.shapes import json_response
 from moeflux.server.openapi import describe
 from moeflux.server.options import ServerOptions
-from moeflux.server.page import page_router
+from moeflux.server.page.routes import page_router
 from moeflux.server.response_count import ResponseCount
-from moeflux.server.scheduler_status import SchedulerStatus
 from moeflux.server.service import AnswerService
 from moeflux.server.status_routes import status_router
 from moeflux.server.streaming import ClientGoneError, logged

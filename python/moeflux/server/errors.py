@@ -12,7 +12,7 @@ from moeflux.errors import (
     ContextOverflowError,
     MoefluxError,
 )
-from moeflux.server.refusals import DrainingError
+from moeflux.server.jobs.refusals import DrainingError
 
 _ANTHROPIC_TYPES = {
     400: "invalid_request_error",

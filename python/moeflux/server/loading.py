@@ -12,9 +12,9 @@ from moeflux.errors import MoefluxError
 from moeflux.hub import DEMO
 from moeflux.memory import format_size, parse_size
 from moeflux.server.generation_defaults import generation_defaults
-from moeflux.server.live_view import LiveView
+from moeflux.server.jobs.scheduler import Scheduler
 from moeflux.server.options import ServerOptions
-from moeflux.server.scheduler import Scheduler
+from moeflux.server.page.live_view import LiveView
 from moeflux.server.served_model import ServedModel, chat_template_of
 from moeflux.settings import Settings, user_path
 

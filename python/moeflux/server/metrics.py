@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 from moeflux.engine.receipt import GenerationStats, PhaseStats
 from moeflux.memory import peak_memory, resident_memory
 from moeflux.server.answer_stream import Ending
-from moeflux.server.scheduler_status import SchedulerStatus
+from moeflux.server.jobs.status import SchedulerStatus
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)

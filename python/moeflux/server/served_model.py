@@ -11,8 +11,8 @@ from moeflux.chat import AnswerStyle, ChatTemplate, starts_in_reasoning
 from moeflux.engine.constraint import Constraint
 from moeflux.engine.request import SamplingOptions
 from moeflux.server.errors import ApiError, context_error, refused
-from moeflux.server.job import GenerationRequest, Job
-from moeflux.server.scheduler_status import SchedulerStatus
+from moeflux.server.jobs.job import GenerationRequest, Job
+from moeflux.server.jobs.status import SchedulerStatus
 from moeflux.tokenizer import Tokenizer
 
 _RESERVED = frozenset({"messages", "tools", "add_generation_prompt", "template", "self"})

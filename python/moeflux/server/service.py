@@ -14,11 +14,11 @@ from moeflux.engine.request import SamplingOptions
 from moeflux.errors import ContextOverflowError
 from moeflux.server.answer_stream import Answer, AnswerStream, whole_answer
 from moeflux.server.errors import ApiError
-from moeflux.server.job import GenerationRequest
+from moeflux.server.jobs.job import GenerationRequest
+from moeflux.server.jobs.refusals import DrainingError, QueueFullError
 from moeflux.server.metrics import Metrics
 from moeflux.server.model_holder import ModelHolder
 from moeflux.server.options import ServerOptions
-from moeflux.server.refusals import DrainingError, QueueFullError
 from moeflux.server.served_model import Prompt, ServedModel
 from moeflux.server.streaming import until_gone
 

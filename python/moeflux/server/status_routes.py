@@ -10,7 +10,7 @@ from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.concurrency import run_in_threadpool
 
-from moeflux.server.openai_shapes import json_response
+from moeflux.server.openai.shapes import json_response
 from moeflux.server.served_model import ServedModel
 from moeflux.server.service import AnswerService
 

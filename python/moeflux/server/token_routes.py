@@ -10,8 +10,8 @@ from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
 from moeflux.server.errors import refused
-from moeflux.server.openai_chat_request import MAX_MESSAGES, ChatMessage, ToolFields, as_template
-from moeflux.server.openai_shapes import json_response
+from moeflux.server.openai.chat_request import MAX_MESSAGES, ChatMessage, ToolFields, as_template
+from moeflux.server.openai.shapes import json_response
 from moeflux.server.request_fields import Name, TemplateFields, Text, TokenId
 from moeflux.server.served_model import ServedModel
 from moeflux.server.service import AnswerService

@@ -11,8 +11,8 @@ from starlette.concurrency import run_in_threadpool
 
 from moeflux.chat import Content, Part, Reasoning, ToolCall
 from moeflux.server.answer_stream import Answer, AnswerStream, Delta, TokenScore, Usage
-from moeflux.server.openai_chat_request import ChatRequest
-from moeflux.server.openai_shapes import (
+from moeflux.server.openai.chat_request import ChatRequest
+from moeflux.server.openai.shapes import (
     Identity,
     call_fields,
     chat_logprobs,

@@ -23,10 +23,10 @@ from moeflux.engine.model import Model
 from moeflux.engine.receipt import GenerationStats
 from moeflux.engine.state_budget import SessionMemoryError
 from moeflux.errors import MoefluxError
-from moeflux.server.job import GenerationRequest, Job, JobState, forget_frames
-from moeflux.server.refusals import DrainingError as DrainingError
-from moeflux.server.refusals import QueueFullError as QueueFullError
-from moeflux.server.scheduler_status import JobStatus, SchedulerStatus, WorkTotals
+from moeflux.server.jobs.job import GenerationRequest, Job, JobState, forget_frames
+from moeflux.server.jobs.refusals import DrainingError as DrainingError
+from moeflux.server.jobs.refusals import QueueFullError as QueueFullError
+from moeflux.server.jobs.status import JobStatus, SchedulerStatus, WorkTotals
 
 _log = logging.getLogger(__name__)
 

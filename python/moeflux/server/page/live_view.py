@@ -12,8 +12,8 @@ from typing import Any
 
 from moeflux.engine.model import Model
 from moeflux.memory import peak_memory, resident_memory
-from moeflux.server.expert_map import ExpertFrame, ExpertMap
-from moeflux.server.scheduler_status import SchedulerStatus
+from moeflux.server.jobs.status import SchedulerStatus
+from moeflux.server.page.expert_map import ExpertFrame, ExpertMap
 
 SHORTEST_LOOK = 0.1
 """Seconds for which a look is good: however many onlookers, there are no more looks than that."""

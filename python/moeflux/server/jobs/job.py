@@ -13,7 +13,7 @@ from moeflux.engine.model import Model
 from moeflux.engine.receipt import GenerationStats
 from moeflux.engine.request import Request, SamplingOptions
 from moeflux.errors import ContextOverflowError
-from moeflux.server.mailbox import Mailbox
+from moeflux.server.jobs.mailbox import Mailbox
 
 JobState = Literal["queued", "active", "finished", "cancelled", "failed"]
 

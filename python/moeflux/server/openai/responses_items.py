@@ -7,7 +7,7 @@ from typing import Any
 
 from moeflux.chat import Content, Part, Reasoning, ToolCall
 from moeflux.server.answer_stream import Delta, TokenScore
-from moeflux.server.openai_shapes import chat_logprobs, new_id
+from moeflux.server.openai.shapes import chat_logprobs, new_id
 from moeflux.tokenizer import Tokenizer
 
 Event = tuple[str, dict[str, Any]]

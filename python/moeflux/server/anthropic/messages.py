@@ -13,9 +13,9 @@ from starlette.concurrency import run_in_threadpool
 
 from moeflux.chat import Content, Part, Reasoning, ToolCall
 from moeflux.server.answer_stream import Answer, AnswerStream, Ending, Usage
-from moeflux.server.anthropic_request import AnthropicRequest, ConversationFields
+from moeflux.server.anthropic.request import AnthropicRequest, ConversationFields
 from moeflux.server.errors import ApiError
-from moeflux.server.openai_shapes import json_response, progress_fields, receipt_fields
+from moeflux.server.openai.shapes import json_response, progress_fields, receipt_fields
 from moeflux.server.planning import ChatTask, plan_chat
 from moeflux.server.served_model import ServedModel
 from moeflux.server.service import AnswerPlan, AnswerService, answer_while_wanted

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from moeflux.server.answer_format import ANY_OBJECT, FREE, AnswerFormat
 from moeflux.server.errors import refused
-from moeflux.server.openai_chat_request import MAX_MESSAGES, CalledFunction, template_call
+from moeflux.server.openai.chat_request import MAX_MESSAGES, CalledFunction, template_call
 from moeflux.server.request_fields import (
     MAX_TOP_LOGPROBS,
     ApiFields,

@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 
 from moeflux.server.errors import ApiError
 from moeflux.server.model_holder import ModelHolder
-from moeflux.server.openai_shapes import json_response
+from moeflux.server.openai.shapes import json_response
 
 CONTENT_SECURITY_POLICY = "; ".join(
     (
@@ -73,7 +73,7 @@ def page_router(holder: ModelHolder) -> APIRouter:
 def _static_responses() -> dict[str, Response]:
     """All of the page's files, by name."""
     responses: dict[str, Response] = {}
-    for entry in (files("moeflux.server") / "static").iterdir():
+    for entry in (files("moeflux.server.page") / "static").iterdir():
         kind = CONTENT_TYPES.get(PurePath(entry.name).suffix)
         if kind is not None:
             responses[entry.name] = Response(

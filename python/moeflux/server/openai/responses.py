@@ -12,9 +12,9 @@ from starlette.concurrency import run_in_threadpool
 
 from moeflux.server.answer_stream import Answer, AnswerStream, Ending, Usage
 from moeflux.server.errors import ApiError
-from moeflux.server.openai_responses_items import ItemWriter, item_fields
-from moeflux.server.openai_responses_request import ResponsesRequest
-from moeflux.server.openai_shapes import json_response, new_id, progress_fields, receipt_fields
+from moeflux.server.openai.responses_items import ItemWriter, item_fields
+from moeflux.server.openai.responses_request import ResponsesRequest
+from moeflux.server.openai.shapes import json_response, new_id, progress_fields, receipt_fields
 from moeflux.server.planning import ChatTask, plan_chat
 from moeflux.server.served_model import ServedModel
 from moeflux.server.service import AnswerPlan, AnswerService, answer_while_wanted

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from moeflux.server.answer_format import FREE, AnswerFormat
 from moeflux.server.errors import refused
-from moeflux.server.openai_chat_request import MAX_MESSAGES
+from moeflux.server.openai.chat_request import MAX_MESSAGES
 from moeflux.server.request_fields import (
     ApiFields,
     Name,

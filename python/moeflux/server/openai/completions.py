@@ -15,8 +15,8 @@ from moeflux.server.answer_format import FREE
 from moeflux.server.answer_stream import Answer, AnswerStream, Delta, TokenScore
 from moeflux.server.constraints import answer_constraint
 from moeflux.server.errors import refused
-from moeflux.server.openai_chat_request import ResponseFormat, StreamOptions
-from moeflux.server.openai_shapes import (
+from moeflux.server.openai.chat_request import ResponseFormat, StreamOptions
+from moeflux.server.openai.shapes import (
     Identity,
     error_event,
     finite,

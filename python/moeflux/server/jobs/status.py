@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from moeflux.experts.counters import StreamCounters
-from moeflux.server.job import Job, JobState
+from moeflux.server.jobs.job import Job, JobState
 
 
 @dataclass

@@ -1,0 +1,1 @@
+"""The APIs that the clients of OpenAI speak."""
