@@ -4,6 +4,7 @@ Makes the checkpoint and its GGUF twin if FOLDER has none, builds llama.cpp from
 llama-cpp-python if no llama-bench is named, then lets both engines take turns. Processor seconds
 are compared too, for one thread: on a machine that others use, they tell more than the clock.
 Prints medians, spread and ratios; the last line is JSON, which bench/plot_compare.py draws.
+Needs the package gguf for the twin.
 
 usage: python bench/compare.py FOLDER [--rounds 5] [--threads 2] [--prompt-tokens 512] [--tokens 64]
        [--llama-bench PROGRAM] [--activations float32|int8]
@@ -25,7 +26,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from gguf_twin import write_twin
 from mid_checkpoint import RandomWeights, write_checkpoint
 
 BENCH = Path(__file__).parent
@@ -49,6 +49,8 @@ def make_models(folder: Path, n_layers: int, n_experts: int) -> tuple[Path, Path
         print(f"writing {checkpoint}", flush=True)
         write_checkpoint(checkpoint, RandomWeights(n_layers, n_experts))
     if not twin.exists():
+        from gguf_twin import write_twin  # noqa: PLC0415 - needs the package gguf
+
         print(f"writing {twin}", flush=True)
         unfinished = twin.with_suffix(".unfinished")
         write_twin(unfinished, RandomWeights(n_layers, n_experts))
