@@ -123,7 +123,8 @@ def test_a_model_that_cannot_be_loaded_ends_the_process(tmp_path: Path) -> None:
 def test_a_cap_without_room_for_model_and_requests_is_refused() -> None:
     code, text = refused("demo", "--port", "0", "--memory", "40MB")
     assert code == 1
-    assert "a server keeps 33.6 MB more for requests" in text.splitlines()[-1]
+    assert text.splitlines()[-1].startswith("error: memory of 40 MB is below the ")
+    assert text.rstrip().endswith("requests 33.6 MB")
 
 
 SCRIPTS = {

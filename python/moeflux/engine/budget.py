@@ -119,10 +119,15 @@ class MemoryNeeds:
 class MemoryCapError(MoefluxError, ValueError):
     """A cap below the least memory that runs the model: `cap_nbytes` and the `needs` by purpose."""
 
-    def __init__(self, cap_nbytes: int, needs: MemoryNeeds) -> None:
-        parts = ", ".join(f"{purpose} {size}" for purpose, size in needs.rows())
+    def __init__(self, cap_nbytes: int, needs: MemoryNeeds, requests_nbytes: int = 0) -> None:
+        """`requests_nbytes`: what a server keeps of the cap for requests."""
+        rows = list(needs.rows())
+        if requests_nbytes:
+            rows.append(("requests", format_size(requests_nbytes)))
+        parts = ", ".join(f"{purpose} {size}" for purpose, size in rows)
+        wanted = format_size(needs.floor_nbytes + requests_nbytes)
         super().__init__(
-            f"memory of {format_size(cap_nbytes)} is below the {format_size(needs.floor_nbytes)} "
+            f"memory of {format_size(cap_nbytes)} is below the {wanted} "
             f"that this model needs: {parts}"
         )
         self.cap_nbytes = cap_nbytes

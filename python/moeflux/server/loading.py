@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 import moeflux
 from moeflux.engine.budget import MemoryCapError
 from moeflux.engine.model import Model
-from moeflux.errors import MoefluxError
 from moeflux.hub import DEMO
-from moeflux.memory import format_size, parse_size
+from moeflux.memory import parse_size
 from moeflux.server.generation_defaults import generation_defaults
 from moeflux.server.jobs.scheduler import Scheduler
 from moeflux.server.options import ServerOptions
@@ -52,8 +51,8 @@ class ModelSource:
         try:
             model = moeflux.load(self.model, self.device, self.model_memory, self.settings)
         except MemoryCapError as error:
-            kept = format_size(REQUESTS_NBYTES)
-            raise MoefluxError(f"{error}; a server keeps {kept} more for requests") from error
+            given = 0 if self.memory is None else parse_size(self.memory)
+            raise MemoryCapError(given, error.needs, REQUESTS_NBYTES) from error
         self.loaded = model
         tokenizer = model.tokenizer
         names = options.aliases or (self.name,)
