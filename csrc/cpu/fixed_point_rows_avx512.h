@@ -161,11 +161,10 @@ struct FixedPointRows {
   }
 };
 
-// Affine formats by fixed point, others as they are. Three digits of a single token pay for 2 and 4 bits only: other
-// codes take more instructions to unpack than float32 products save.
+// The dot products of an affine format by fixed point, of others as they are. Three digits of a single token pay for 2
+// and 4 bits only: other codes take more instructions to unpack than float32 products save.
 template <int digits, typename Products>
-RowDots fixed_point_row_dots(std::uint32_t format) {
-  RowDots dots = simd_row_dots(format);
+RowDots with_fixed_point(RowDots dots) {
   const auto replace = [&]<int bits>() {
     if constexpr (digits == 1 || bits == 2 || bits == 4) {
       using Rows = FixedPointRows<bits, digits, Products>;
@@ -174,7 +173,7 @@ RowDots fixed_point_row_dots(std::uint32_t format) {
       dots.dot = Rows::dot;
     }
   };
-  switch (format & 0xff) {
+  switch (dots.format & 0xff) {
     case 2:
       replace.template operator()<2>();
       break;

@@ -11,9 +11,27 @@ extern const Functions functions_baseline;
 #if defined(__x86_64__)
 extern const Functions functions_avx2;
 extern const Functions functions_avx512;
-extern const Functions functions_amx;
+RowDots amx_row_dots(std::uint32_t format);
+RowDots amx_int8_row_dots(std::uint32_t format);
 #elif defined(__aarch64__)
 extern const Functions functions_neon;
+#endif
+
+#if defined(__x86_64__)
+namespace {
+
+// Joined here, in portable code, because it runs on processors without AMX too.
+const Functions& amx_functions() {
+  static const Functions table = [] {
+    Functions functions = functions_avx512;
+    functions.row_dots = amx_row_dots;
+    functions.int8_row_dots = amx_int8_row_dots;
+    return functions;
+  }();
+  return table;
+}
+
+}  // namespace
 #endif
 
 const Functions& functions(InstructionSet set) {
@@ -26,7 +44,7 @@ const Functions& functions(InstructionSet set) {
     case InstructionSet::avx512:
       return functions_avx512;
     case InstructionSet::amx:
-      return functions_amx;
+      return amx_functions();
 #elif defined(__aarch64__)
     case InstructionSet::neon:
       return functions_neon;

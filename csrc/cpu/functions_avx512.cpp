@@ -10,9 +10,17 @@
 #include "cpu/functions_simd.h"
 
 namespace moeflux::cpu {
+namespace {
+
+RowDots avx512_row_dots(std::uint32_t format) { return with_fixed_point<3, VectorProducts>(simd_row_dots(format)); }
+
+RowDots avx512_int8_row_dots(std::uint32_t format) {
+  return with_fixed_point<1, VectorProducts>(simd_row_dots(format));
+}
+
+}  // namespace
 
 extern const Functions functions_avx512;
-const Functions functions_avx512 =
-    simd_functions_with(fixed_point_row_dots<3, VectorProducts>, fixed_point_row_dots<1, VectorProducts>);
+const Functions functions_avx512 = simd_functions_with(avx512_row_dots, avx512_int8_row_dots);
 
 }  // namespace moeflux::cpu
