@@ -1,11 +1,14 @@
 """Whether a server stays well under mixed load with clients that misbehave, for as long as wanted.
 
 usage: python bench/server_soak.py [MODEL] [--seconds 1800] [--clients 8] [--seed 1] [--memory SIZE]
+       [--read-faults]
 
 Starts `moeflux serve` on a free port of this machine and asks it in all of its APIs, whole and
 streamed, with tools and schemas; other clients leave in the middle, send half a body, too much,
 bytes that are no text, or do not read. Every response must be whole or a proper error. At the end,
-memory must be flat, and threads and descriptors those of the beginning.
+memory must be flat, and threads and descriptors those of the beginning. With --read-faults, reads
+of weights fail, are cut short, stand still or bring wrong bytes all the while: a request that
+suffers from it gets an error that names the expert, and every other answer is what it was before.
 """
 
 from __future__ import annotations
@@ -19,16 +22,22 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
 import psutil
 
 from moeflux.memory import parse_size
+from read_faults import TOLD, ReadFaults
 
 ERRORS = {400, 404, 408, 413, 429, 503}
 """That a client of this bench may be given."""
+SERVER_ERROR = 500
+N_PROBES = 6
+"""Questions that are asked again and again, always with the same answer."""
 WEATHER = {
     "name": "get_weather",
     "parameters": {
@@ -60,6 +69,9 @@ class Load:
     random: random.Random
     counts: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
+    reads_fail: bool = False
+    answers: dict[str, str] = field(default_factory=dict)
+    """By question, what the model said before any read failed."""
 
     def question(self) -> list[dict[str, str]]:
         words = [self.random.choice(("sort", "list", "file", "sum", "read")) for _ in range(20)]
@@ -69,6 +81,12 @@ class Load:
         """A request with what all have in common."""
         n_tokens = self.random.choice((1, 8, 24))
         return {"model": "soak", "max_tokens": n_tokens, "seed": self.random.randrange(9)} | fields
+
+    def is_error(self, status: int, text: str) -> bool:
+        """Whether a client may be given this error."""
+        if status == SERVER_ERROR:
+            return self.reads_fail and TOLD.search(text) is not None
+        return status in ERRORS and "error" in text
 
     def check(self, kind: str, condition: bool, text: str) -> None:
         """Note a response that is neither whole nor an error."""
@@ -86,7 +104,7 @@ async def ask(
     """A whole response; None for a proper error, which is noted."""
     response = await http.post(path, json=body)
     if response.status_code != 200:
-        is_error = response.status_code in ERRORS and "error" in response.json()
+        is_error = load.is_error(response.status_code, response.text)
         load.check(f"{response.status_code}", is_error, response.text)
         return None
     found: dict[str, Any] = response.json()
@@ -99,6 +117,17 @@ async def chat(load: Load, http: httpx.AsyncClient) -> None:
         choice = found["choices"][0]
         is_whole = choice["finish_reason"] in ("stop", "length")
         load.check("chat", is_whole and found["usage"]["completion_tokens"] > 0, str(found))
+
+
+async def probe(load: Load, http: httpx.AsyncClient) -> None:
+    """A question whose answer is known: the first answer to it, with no fault, is right."""
+    question = f"What does function number {load.random.randrange(N_PROBES)} do?"
+    messages = [{"role": "user", "content": question}]
+    body = {"model": "soak", "max_tokens": 12, "temperature": 0, "messages": messages}
+    found = await ask(load, http, "/v1/chat/completions", body)
+    if found is not None:
+        text = str(found["choices"][0]["message"])
+        load.check("probe", load.answers.setdefault(question, text) == text, text)
 
 
 async def call(load: Load, http: httpx.AsyncClient) -> None:
@@ -140,11 +169,12 @@ async def stream(load: Load, http: httpx.AsyncClient) -> None:
         body["max_output_tokens"] = body.pop("max_tokens")
     async with http.stream("POST", path, json=body | {"stream": True}) as response:
         text = (await response.aread()).decode()
-    if response.status_code == 200:
-        last = [part for part in text.split("\n\n") if part][-1]
-        load.check("stream", last.startswith(end), text[-300:])
-    else:
-        load.check(f"{response.status_code}", response.status_code in ERRORS, text)
+    if response.status_code != 200:
+        load.check(f"{response.status_code}", load.is_error(response.status_code, text), text)
+        return
+    last = [part for part in text.split("\n\n") if part][-1]
+    is_told = "error" in last and load.is_error(SERVER_ERROR, last)
+    load.check("stream cut" if is_told else "stream", is_told or last.startswith(end), text[-300:])
 
 
 async def leave(load: Load, http: httpx.AsyncClient) -> None:
@@ -152,7 +182,8 @@ async def leave(load: Load, http: httpx.AsyncClient) -> None:
     body = load.body(messages=load.question(), max_tokens=1000) | {"stream": True}
     async with http.stream("POST", "/v1/chat/completions", json=body) as response:
         if response.status_code != 200:
-            load.check(f"{response.status_code}", response.status_code in ERRORS, "leave")
+            text = (await response.aread()).decode()
+            load.check(f"{response.status_code}", load.is_error(response.status_code, text), text)
             return
         n_wanted = load.random.randrange(1, 6)
         async for _ in response.aiter_lines():
@@ -197,6 +228,7 @@ async def break_off(load: Load, _: httpx.AsyncClient) -> None:
 
 CLIENTS: tuple[tuple[int, Client], ...] = (
     (4, chat),
+    (3, probe),
     (3, call),
     (3, schema),
     (6, stream),
@@ -268,13 +300,16 @@ async def settle(address: str, process: psutil.Process, wanted: Sample) -> Sampl
     return now
 
 
-async def start(arguments: argparse.Namespace) -> tuple[asyncio.subprocess.Process, str]:
+async def start(
+    model: str, options: list[str], environment: dict[str, str] | None
+) -> tuple[asyncio.subprocess.Process, str]:
     """The server, ready, and its address."""
-    options = ["--port", "0", "--alias", "soak", "--max-active", "3", "--max-queued", "3"]
-    options += ["--max-body", "65536"]
-    options += ["--memory", arguments.memory] if arguments.memory else []
-    command = [sys.executable, "-m", "moeflux.cli", "serve", arguments.model, *options]
-    server = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+    common = ["--port", "0", "--alias", "soak", "--max-active", "3", "--max-queued", "3"]
+    common += ["--max-body", "65536"]
+    command = [sys.executable, "-m", "moeflux.cli", "serve", model, *common, *options]
+    server = await asyncio.create_subprocess_exec(
+        *command, stderr=asyncio.subprocess.PIPE, env=environment
+    )
     assert server.stderr is not None
     address = ""
     while (line := (await server.stderr.readline()).decode()) and "API key" not in line:
@@ -289,8 +324,13 @@ async def drain(stderr: asyncio.StreamReader, lines: list[str]) -> None:
     lines += [line.decode().rstrip() async for line in stderr]
 
 
-async def soak(arguments: argparse.Namespace) -> int:
-    server, address = await start(arguments)
+async def soak(arguments: argparse.Namespace, faults: ReadFaults | None) -> int:
+    options = ["--memory", arguments.memory] if arguments.memory else []
+    if faults is None:
+        server, address = await start(arguments.model, options, None)
+    else:
+        options = options or faults.memory_options()
+        server, address = await start(str(faults.model), options, faults.environment)
     assert server.stderr is not None
     lines: list[str] = []
     draining = asyncio.create_task(drain(server.stderr, lines))
@@ -299,16 +339,25 @@ async def soak(arguments: argparse.Namespace) -> int:
     async with httpx.AsyncClient(base_url=address, timeout=120) as http:
         # Threads and descriptors that are made once are not leaks.
         await asyncio.gather(*(kind(load, http) for _, kind in CLIENTS for _ in range(3)))
+        while len(load.answers) < N_PROBES:
+            await probe(load, http)
     first = await settle(address, process, Sample(0, 10**6, 10**6))
     until = time.monotonic() + arguments.seconds
     samples: list[Sample] = []
     clients = [client(load, until, n == 0) for n in range(arguments.clients)]
+    if faults is not None:
+        load.reads_fail = True
+        clients.append(faults.rage(until))
     await asyncio.gather(watch(process, until, samples), *clients)
+    if faults is not None:
+        print(f"{'spoiled':>12} {faults.n_fired} reads")
+        if not faults.n_fired:
+            load.wrong.append("no read was spoiled")
     last = await settle(address, process, first)
     server.terminate()
     code = await server.wait()
     await draining
-    cap = None if arguments.memory is None else parse_size(arguments.memory)
+    cap = parse_size(options[options.index("--memory") + 1]) if "--memory" in options else None
     return report(load, Watched(first, last, samples), cap, code, lines)
 
 
@@ -359,7 +408,12 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--memory")
-    return asyncio.run(soak(parser.parse_args()))
+    parser.add_argument("--read-faults", action="store_true")
+    arguments = parser.parse_args()
+    if not arguments.read_faults:
+        return asyncio.run(soak(arguments, None))
+    with TemporaryDirectory() as folder:
+        return asyncio.run(soak(arguments, ReadFaults(arguments.model, Path(folder), 1)))
 
 
 if __name__ == "__main__":
