@@ -7,7 +7,7 @@ namespace moeflux::cpu {
 namespace {
 
 // w[j] lane r = word j of row r, where w[r] lane j was.
-inline void transpose(__m512i (&w)[16]) {
+inline __attribute__((always_inline)) void transpose(__m512i (&w)[16]) {
   __m512i a[16], b[16];
   unroll<8>([&]<int i>() {
     a[2 * i] = _mm512_unpacklo_epi32(w[2 * i], w[2 * i + 1]);
@@ -37,6 +37,8 @@ struct FixedPointCodes {
   static constexpr bool whole_words = 32 % bits == 0;
   static constexpr int quads_per_word = 8 / bits;
   static constexpr int quads_per_run = whole_words ? 16 * quads_per_word : 8;
+  // Of all rows together.
+  static constexpr std::size_t quad_nbytes = panel_rows * 4 * bits / 8;
 
   // Order of the columns of 16 activations that the quads of 16 codes have.
   static __m128i in_quad_order(__m128i bytes) {
@@ -58,7 +60,8 @@ struct FixedPointCodes {
     });
   }
 
-  // Adds the products of one token with a block of columns to the totals of sixteen rows, without a panel.
+  // Adds the products of one token with a block of columns to the totals of sixteen rows, without a panel. Asks for the
+  // rows that follow in the order of memory and evenly: requests in bursts leave the memory idle between them.
   template <int digits, int group_size>
   static __m512 multiply(const FixedPointColumns& columns, const ColumnBlock& block,
                          const std::byte* const (&rows)[panel_rows], const PanelScales& panel_scales,
@@ -73,26 +76,28 @@ struct FixedPointCodes {
     std::size_t g = 0;
     __m512i sums[digits];
     unroll<digits>([&]<int d>() { sums[d] = _mm512_setzero_si512(); });
-    for_each_run(rows, block.first_col, block.n_cols,
-                 [&](const __m512i* words, std::size_t first_quad, std::size_t n_quads) {
-                   const std::byte* digits_of = digits_of_block + 4 * first_quad;
-                   unroll<quads_per_run / quads_at_once>([&]<int part>() {
-                     if (part * quads_at_once >= n_quads) return;
-                     unroll<quads_at_once>([&]<int i>() {
-                       constexpr int q = part * quads_at_once + i;
-                       const __m512i codes = quad<q>(words);
-                       unroll<digits>([&]<int d>() {
-                         const __m512i integers = _mm512_set1_epi32(load_quad(digits_of + d * panel_cols + 4 * q));
-                         sums[d] = _mm512_dpbusd_epi32(sums[d], codes, integers);
-                       });
-                     });
-                     if ((first_quad + (part + 1) * quads_at_once) % quads_per_group != 0) return;
-                     total = add_group<digits>(total, sums, _mm512_load_ps(scales[g]), _mm512_load_ps(biases[g]),
-                                               units[g], units[n_groups + g]);
-                     unroll<digits>([&]<int d>() { sums[d] = _mm512_setzero_si512(); });
-                     ++g;
-                   });
-                 });
+    for_each_run(
+        rows, block.first_col, block.n_cols, [&](const __m512i* words, std::size_t first_quad, std::size_t n_quads) {
+          const std::byte* digits_of = digits_of_block + 4 * first_quad;
+          const std::byte* ahead = rows[0] + prefetch_distance + (block.first_col / 4 + first_quad) * quad_nbytes;
+          unroll<quads_per_run / quads_at_once>([&]<int part>() {
+            if (part * quads_at_once >= n_quads) return;
+            unroll<quads_at_once>([&]<int i>() {
+              constexpr int q = part * quads_at_once + i;
+              const __m512i codes = quad<q>(words);
+              if constexpr (q * quad_nbytes % 64 < quad_nbytes) __builtin_prefetch(ahead + q * quad_nbytes);
+              unroll<digits>([&]<int d>() {
+                const __m512i integers = _mm512_set1_epi32(load_quad(digits_of + d * panel_cols + 4 * q));
+                sums[d] = _mm512_dpbusd_epi32(sums[d], codes, integers);
+              });
+            });
+            if ((first_quad + (part + 1) * quads_at_once) % quads_per_group != 0) return;
+            total = add_group<digits>(total, sums, _mm512_load_ps(scales[g]), _mm512_load_ps(biases[g]), units[g],
+                                      units[n_groups + g]);
+            unroll<digits>([&]<int d>() { sums[d] = _mm512_setzero_si512(); });
+            ++g;
+          });
+        });
     return total;
   }
 
@@ -102,10 +107,7 @@ struct FixedPointCodes {
                                                                std::size_t offset, std::size_t n_words,
                                                                __m512i (&w)[16]) {
     if (n_words >= 16) {
-      unroll<16>([&]<int r>() {
-        __builtin_prefetch(rows[r] + offset + prefetch_distance);
-        w[r] = _mm512_loadu_si512(rows[r] + offset);
-      });
+      unroll<16>([&]<int r>() { w[r] = _mm512_loadu_si512(rows[r] + offset); });
     } else {
       const __mmask16 kept = static_cast<__mmask16>((1u << n_words) - 1);
       unroll<16>([&]<int r>() { w[r] = _mm512_maskz_loadu_epi32(kept, rows[r] + offset); });

@@ -143,21 +143,33 @@ struct FixedPointRows {
 
   static void load_scales(const RowDots& format, const Weights& weights, std::size_t first_row, std::size_t n_rows,
                           std::size_t panel, std::size_t group, PanelScales& out) {
-    const Dtype dtype = static_cast<Dtype>(format.format >> 24);
     const std::size_t n_groups = weights.cols / (format.format >> 8 & 0xffff);
-    __m512i scales[panel_rows], biases[panel_rows];
+    const auto load = [&]<Dtype dtype>() {
+      load_transposed<dtype>(weights.scales, weights.rows, n_groups, first_row, n_rows, panel, group, out.scales);
+      load_transposed<dtype>(weights.biases, weights.rows, n_groups, first_row, n_rows, panel, group, out.biases);
+    };
+    switch (static_cast<Dtype>(format.format >> 24)) {
+      case BFLOAT16:
+        return load.template operator()<BFLOAT16>();
+      case FLOAT16:
+        return load.template operator()<FLOAT16>();
+      default:
+        return load.template operator()<FLOAT32>();
+    }
+  }
+
+  template <Dtype dtype>
+  static void load_transposed(const std::byte* scales, std::size_t rows, std::size_t n_groups, std::size_t first_row,
+                              std::size_t n_rows, std::size_t panel, std::size_t group,
+                              float (&out)[span_groups][panel_rows]) {
+    __m512i of_row[panel_rows];
     unroll<panel_rows>([&]<int r>() {
-      const std::size_t row = row_of(first_row, n_rows, panel, r), offset = row * n_groups * dtype_nbytes(dtype);
-      const std::size_t n_readable = (weights.rows - row) * n_groups;
-      scales[r] = _mm512_castps_si512(load_elements(dtype, weights.scales + offset, group, n_groups, n_readable));
-      biases[r] = _mm512_castps_si512(load_elements(dtype, weights.biases + offset, group, n_groups, n_readable));
+      const std::size_t row = row_of(first_row, n_rows, panel, r);
+      const std::byte* first = scales + row * n_groups * dtype_nbytes(dtype);
+      of_row[r] = _mm512_castps_si512(load_elements<dtype>(first, group, n_groups, (rows - row) * n_groups));
     });
-    transpose(scales);
-    transpose(biases);
-    unroll<span_groups>([&]<int g>() {
-      _mm512_store_si512(out.scales[g], scales[g]);
-      _mm512_store_si512(out.biases[g], biases[g]);
-    });
+    transpose(of_row);
+    unroll<span_groups>([&]<int g>() { _mm512_store_si512(out[g], of_row[g]); });
   }
 };
 

@@ -91,6 +91,8 @@ struct Functions {
   // With activations in 8 bits; null where there is none.
   RowDots (*int8_row_dots)(std::uint32_t format);
 
+  // Of n floats, n a multiple of 128: adds as they come from memory, with as few instructions as the vectors allow.
+  float (*sum)(const float* x, std::size_t n);
   // out = the weights as float32
   void (*widen)(WeightVector weight, std::size_t n, float* out);
   void (*rms_norm)(const float* x, WeightVector weight, std::size_t n, float epsilon, float* out);

@@ -12,6 +12,7 @@ namespace {
 constexpr Functions simd_functions = {
     .row_dots = simd_row_dots,
     .int8_row_dots = nullptr,
+    .sum = sum,
     .widen = widen,
     .rms_norm = rms_norm,
     .gated_rms_norm = gated_rms_norm,

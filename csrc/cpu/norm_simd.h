@@ -11,6 +11,18 @@ inline void widen(WeightVector weight, std::size_t n, float* out) {
       n, [&](std::size_t i, auto part) { store(out + i, load_elements(weight.dtype, weight.weight, i, n), part); });
 }
 
+// Independent sums let loads run ahead of additions.
+inline float sum(const float* x, std::size_t n) {
+  constexpr int n_sums = 8;
+  Simd::Float sums[n_sums];
+  unroll<n_sums>([&]<int i>() { sums[i] = Simd::zero(); });
+  for (std::size_t c = 0; c < n; c += n_sums * Simd::lanes) {
+    unroll<n_sums>([&]<int i>() { sums[i] = Simd::add(sums[i], Simd::load(x + c + i * Simd::lanes)); });
+  }
+  unroll<n_sums - 1>([&]<int i>() { sums[0] = Simd::add(sums[0], sums[i + 1]); });
+  return Simd::sum(sums[0]);
+}
+
 // Sum of squares; the lanes are added at the end.
 inline float sum_of_squares(const float* x, std::size_t n) {
   Simd::Float sum = Simd::zero();

@@ -53,7 +53,8 @@ Simd::Float load_elements(const std::byte* p, Part part) {
 
 // Element number i and those behind it, of n in all; lanes beyond n are zero. n_readable >= n elements may be read.
 template <Dtype dtype>
-Simd::Float load_elements(const std::byte* p, std::size_t i, std::size_t n, std::size_t n_readable) {
+inline __attribute__((always_inline)) Simd::Float load_elements(const std::byte* p, std::size_t i, std::size_t n,
+                                                                std::size_t n_readable) {
   p += i * (dtype == FLOAT32 ? 4 : 2);
   if (n - i >= Simd::lanes) return load_elements<dtype>(p);
   if (n_readable - i >= Simd::lanes) return Simd::first(n - i, load_elements<dtype>(p));
