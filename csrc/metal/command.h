@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "error.h"
+#include "gpu/command_buffer.h"
 #include "metal/commands.h"
 #include "metal/objects.h"
 #include "metal/pass_timings.h"
@@ -49,6 +50,9 @@ class Submission {
 // that nobody has waited for is thrown by the next wait. Any thread may call.
 class Submissions {
  public:
+  using List = CommandList;
+  using Submission = metal::Submission;
+
   explicit Submissions(std::shared_ptr<DeviceObjects> objects) : objects_(std::move(objects)) {}
   ~Submissions();
   Submissions(const Submissions&) = delete;
@@ -83,48 +87,6 @@ class Submissions {
   std::shared_ptr<const CommandBufferError> unreported_;
 };
 
-class MetalCommandBuffer final : public CommandBuffer {
- public:
-  MetalCommandBuffer(std::shared_ptr<Submissions> submissions, Step step, std::string label)
-      : submissions_(std::move(submissions)), step_(step), label_(std::move(label)) {}
-
-  void dispatch(std::shared_ptr<Pipeline> pipeline, std::span<const Buffer> buffers,
-                std::span<const std::byte> params) override;
-  void copy(const Buffer& source, const Buffer& destination) override;
-  void zero(const Buffer& destination) override;
-  void replay(std::shared_ptr<Recording> recording) override;
-  const std::string& label() const override { return label_; }
-  void commit() override;
-  void wait() override;
-  bool done() const override;
-  double gpu_seconds() const override;
-  void keep_timings() override;
-  std::vector<KernelTiming> timings() const override;
-
- private:
-  // The commands while they may still grow; throws DeviceError once committed.
-  CommandList& open_list(const char* what);
-  // The finished work; throws DeviceError before that.
-  const Submission& finished(const char* what) const;
-  std::string name() const { return "command buffer '" + label_ + "'"; }
-
-  std::shared_ptr<Submissions> submissions_;
-  Step step_;
-  std::string label_;
-  CommandList list_;
-  bool timed_ = false;
-  std::shared_ptr<Submission> submission_;
-};
-
-class MetalQueue final : public Queue {
- public:
-  explicit MetalQueue(std::shared_ptr<Submissions> submissions) : submissions_(std::move(submissions)) {}
-  std::shared_ptr<CommandBuffer> command_buffer(Step step, std::string label) override {
-    return std::make_shared<MetalCommandBuffer>(submissions_, step, std::move(label));
-  }
-
- private:
-  std::shared_ptr<Submissions> submissions_;
-};
+using MetalQueue = gpu::GpuQueue<Submissions>;
 
 }  // namespace moeflux::metal

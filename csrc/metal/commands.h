@@ -1,79 +1,35 @@
-// Lists of checked dispatches, copies and replays, before they are encoded. Calls no Metal.
+// What lists of commands are to the Metal backend. Calls no Metal.
 #pragma once
-#include <atomic>
 #include <memory>
-#include <mutex>
-#include <span>
-#include <string>
-#include <variant>
-#include <vector>
 
+#include "gpu/command_list.h"
 #include "metal/allocation.h"
 #include "metal/library.h"
 
 namespace moeflux::metal {
-
-class MetalRecording;
 
 struct BoundBuffer {
   std::shared_ptr<MetalAllocation> allocation;
   std::size_t offset;
 };
 
-struct DispatchCommand {
-  std::shared_ptr<MetalPipeline> pipeline;
-  std::vector<BoundBuffer> buffers;
-  std::vector<std::byte> params;
+struct MetalBackend {
+  static constexpr const char* name = "metal";
+  using Pipeline = MetalPipeline;
+  using BoundBuffer = metal::BoundBuffer;
+
+  // Throws DeviceError for a buffer of another device.
+  static BoundBuffer bound(const Buffer& buffer);
+  // Throws DeviceError for a buffer that cannot be copied or cleared.
+  static void check_transfer(const char* what, const Buffer& buffer);
 };
 
-struct CopyCommand {
-  BoundBuffer source;
-  BoundBuffer destination;
-  std::size_t nbytes;
-};
-
-struct ZeroCommand {
-  BoundBuffer destination;
-  std::size_t nbytes;
-};
-
-struct ReplayCommand {
-  std::shared_ptr<MetalRecording> recording;
-};
-
-using Command = std::variant<DispatchCommand, CopyCommand, ZeroCommand, ReplayCommand>;
-
-// Keeps the buffers, pipelines and recordings that its commands use.
-class CommandList {
- public:
-  void dispatch(std::shared_ptr<Pipeline> pipeline, std::span<const Buffer> buffers, std::span<const std::byte> params);
-  void copy(const Buffer& source, const Buffer& destination);
-  void zero(const Buffer& destination);
-  void replay(std::shared_ptr<Recording> recording);
-
-  const std::vector<Command>& commands() const { return commands_; }
-
- private:
-  std::vector<Command> commands_;
-};
-
-class MetalRecording final : public Recording {
- public:
-  void dispatch(std::shared_ptr<Pipeline> pipeline, std::span<const Buffer> buffers,
-                std::span<const std::byte> params) override;
-  void copy(const Buffer& source, const Buffer& destination) override;
-  void zero(const Buffer& destination) override;
-  std::size_t size() const override { return list_.commands().size(); }
-
-  // From here on the recording is immutable, so that any thread may encode it.
-  void freeze() { frozen_ = true; }
-  const std::vector<Command>& commands() const { return list_.commands(); }
-
- private:
-  CommandList& open_list();
-
-  CommandList list_;
-  std::atomic<bool> frozen_{false};
-};
+using DispatchCommand = gpu::DispatchCommand<MetalBackend>;
+using CopyCommand = gpu::CopyCommand<MetalBackend>;
+using ZeroCommand = gpu::ZeroCommand<MetalBackend>;
+using ReplayCommand = gpu::ReplayCommand<MetalBackend>;
+using Command = gpu::Command<MetalBackend>;
+using CommandList = gpu::CommandList<MetalBackend>;
+using MetalRecording = gpu::GpuRecording<MetalBackend>;
 
 }  // namespace moeflux::metal
