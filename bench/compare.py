@@ -1,46 +1,34 @@
-"""moeflux beside llama.cpp on one network: decode and prefill, alternating, everything in memory.
+"""moeflux beside its peers on one network: decode and prefill, alternating, everything in memory.
 
 Makes the checkpoint and its GGUF twin if FOLDER has none, builds llama.cpp from the sdist of
-llama-cpp-python if no llama-bench is named, then lets both engines take turns. Processor seconds
-are compared too, for one thread: on a machine that others use, they tell more than the clock.
-Prints medians, spread and ratios; the last line is JSON, which bench/plot_compare.py draws.
-Needs the package gguf for the twin.
+llama-cpp-python if no llama-bench is named, then lets the engines take turns. mlx-lm (on the same
+checkpoint) and transformers (its shapes in bfloat16) join where --peer-python can import them, for
+one short turn: they are slower by far. Processor seconds are compared too, for one thread: on a
+machine that others use, they tell more than the clock. Prints medians, spread and ratios; the last
+line is JSON, which bench/plot_compare.py draws. Needs the package gguf for the twin.
 
 usage: python bench/compare.py FOLDER [--rounds 5] [--threads 2] [--prompt-tokens 512] [--tokens 64]
-       [--llama-bench PROGRAM] [--activations float32|int8]
+       [--llama-bench PROGRAM] [--peer-python PROGRAM] [--activations float32|int8]
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import resource
 import statistics
 import subprocess
 import sys
-import tarfile
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from compare_peers import Engine, LlamaCpp, Sample, Script, Turn, build_llama_bench
 from mid_checkpoint import RandomWeights, write_checkpoint
 
-BENCH = Path(__file__).parent
-OURS, PEER = "moeflux", "llama.cpp"
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One turn of one engine."""
-
-    decode: float
-    """Tokens per second."""
-    prefill: float
-    processor_seconds: float
-    """User time of decode and prefill together, without loading."""
+OURS = "moeflux"
+SHORT_PROMPT, SHORT_TOKENS = 16, 4
+"""A turn of the slow peers."""
 
 
 def make_models(folder: Path, n_layers: int, n_experts: int) -> tuple[Path, Path]:
@@ -58,75 +46,32 @@ def make_models(folder: Path, n_layers: int, n_experts: int) -> tuple[Path, Path
     return checkpoint, twin
 
 
-def build_peer(folder: Path) -> Path:
-    """llama-bench with this processor's instructions, from the package index."""
-    build = folder / "llama.cpp"
-    program = build / "bin" / "llama-bench"
-    if program.exists():
-        return program
-    sources = folder / "sources"
-    sources.mkdir(parents=True, exist_ok=True)
-    pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:"]
-    subprocess.run([*pip, "-d", sources, "llama-cpp-python"], check=True)
-    with tarfile.open(next(sources.glob("llama_cpp_python-*.tar.gz"))) as archive:
-        archive.extractall(sources, filter="data")
-    root = next(sources.glob("llama_cpp_python-*/vendor/llama.cpp"))
-    off = [
-        f"-DLLAMA_{name}=OFF" for name in ("CURL", "BUILD_TESTS", "BUILD_EXAMPLES", "BUILD_SERVER")
-    ]
-    configure = ["cmake", "-S", root, "-B", build, "-DCMAKE_BUILD_TYPE=Release", "-DGGML_NATIVE=ON"]
-    subprocess.run([*configure, *off], check=True)
-    jobs = str(os.cpu_count() or 1)
-    target = ["--target", "llama-bench", "-j", jobs]
-    subprocess.run(["cmake", "--build", build, *target], check=True)
-    return program
-
-
-def run_ours(checkpoint: Path, arguments: argparse.Namespace, n_threads: int) -> Sample:
-    command = [sys.executable, BENCH / "decode.py", checkpoint, "--device", "cpu"]
-    command += ["--tokens", str(arguments.tokens), "--prompt-tokens", str(arguments.prompt_tokens)]
-    command += ["--threads", str(n_threads), "--activations", arguments.activations]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    result: dict[str, Any] = json.loads(output.splitlines()[-1])
-    return Sample(
-        result["decode_tokens_per_second"],
-        result["prefill_tokens_per_second"],
-        result["processor_seconds"],
-    )
-
-
-def run_peer(program: Path, twin: Path, arguments: argparse.Namespace, n_threads: int) -> Sample:
-    """One repetition; its processor seconds are what a second one adds."""
-    sizes = ["-p", str(arguments.prompt_tokens), "-n", str(arguments.tokens)]
-    command = [program, "-m", twin, *sizes, "-t", str(n_threads), "-o", "json"]
-    seconds = []
-    for repetitions in ("1", "2"):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
-        done = subprocess.run(
-            [*command, "-r", repetitions], check=True, capture_output=True, text=True
-        )
-        seconds.append(resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before)
-    rows: list[dict[str, Any]] = json.loads(done.stdout)
-    speeds = {"prefill" if row["n_prompt"] else "decode": max(row["samples_ts"]) for row in rows}
-    return Sample(speeds["decode"], speeds["prefill"], seconds[1] - seconds[0])
+def slow_peers(checkpoint: Path, python: str) -> list[Engine]:
+    """Those that the interpreter can import, the others named."""
+    peers: list[Engine] = []
+    for module, name, program in (
+        ("mlx_lm", "mlx-lm", "mlx_speed.py"),
+        ("transformers", "transformers", "transformers_speed.py"),
+    ):
+        found = subprocess.run([python, "-c", f"import {module}"], capture_output=True, check=False)
+        if found.returncode == 0:
+            peers.append(Script(name, program, checkpoint, python=python))
+        else:
+            print(f"{name} is left out: {python} does not import {module}", flush=True)
+    return peers
 
 
 def summary(samples: dict[str, list[Sample]], n_threads: int) -> list[dict[str, Any]]:
-    """Medians, extremes and the ratio of medians; more is better in every ratio."""
+    """Medians, extremes and ours to each peer's; more is better in every ratio."""
     rows = []
     for quantity in ("decode", "prefill", "processor_seconds"):
         values = {name: [getattr(s, quantity) for s in taken] for name, taken in samples.items()}
         medians = {name: statistics.median(taken) for name, taken in values.items()}
-        ratio = medians[OURS] / medians[PEER]
-        rows.append(
-            {
-                "quantity": quantity,
-                "threads": n_threads,
-                "values": values,
-                "medians": medians,
-                "ratio": 1 / ratio if quantity == "processor_seconds" else ratio,
-            }
-        )
+        ratios = {name: medians[OURS] / other for name, other in medians.items() if name != OURS}
+        if quantity == "processor_seconds":
+            ratios = {name: 1 / ratio for name, ratio in ratios.items()}
+        row = {"quantity": quantity, "threads": n_threads}
+        rows.append(row | {"values": values, "medians": medians, "ratios": ratios})
     return rows
 
 
@@ -134,9 +79,34 @@ def print_rows(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         columns = [f"{row['quantity']:18} {row['threads']} threads"]
         for name, values in row["values"].items():
-            median = row["medians"][name]
-            columns.append(f"{name} {median:8.2f} ({min(values):.2f} to {max(values):.2f})")
-        print("  ".join([*columns, f"ratio {row['ratio']:.2f}"]), flush=True)
+            spread = f"({min(values):.2f} to {max(values):.2f})"
+            columns.append(f"{name} {row['medians'][name]:.2f} {spread}")
+            if name in row["ratios"]:
+                columns[-1] += f" ratio {row['ratios'][name]:.2f}"
+        print("  ".join(columns), flush=True)
+
+
+def compare(
+    ours: Script, peers: list[Engine], slow: list[Engine], turn: Turn, n_rounds: int
+) -> dict[str, Any]:
+    """Rows of one number of threads, and our share of the memory's bandwidth in each round."""
+    samples: dict[str, list[Sample]] = {engine.name: [] for engine in [ours, *peers]}
+    shares = []
+    for _ in range(n_rounds):
+        for engine in [ours, *peers]:
+            samples[engine.name].append(engine.run(turn))
+        shares.append(ours.last["share_of_memory_bandwidth"])
+    rows = summary(samples, turn.n_threads)
+    if slow:
+        short = replace(turn, prompt_tokens=SHORT_PROMPT, tokens=SHORT_TOKENS)
+        taken = {engine.name: [engine.run(short)] for engine in [ours, *slow]}
+        # Processor seconds of short turns are only comparable among themselves.
+        short_rows = summary(taken, turn.n_threads)
+        rows += [row | {"quantity": f"{row['quantity']}, short turn"} for row in short_rows]
+    print_rows(rows)
+    median = statistics.median(shares)
+    print(f"share of the memory's read bandwidth in decode: {median:.2f}", flush=True)
+    return {"rows": rows, "shares": shares}
 
 
 def main() -> None:
@@ -150,29 +120,32 @@ def main() -> None:
     parser.add_argument("--experts", type=int, default=128)
     parser.add_argument("--activations", default="float32")
     parser.add_argument("--llama-bench", type=Path)
+    parser.add_argument("--peer-python", default=sys.executable)
     arguments = parser.parse_args()
     checkpoint, twin = make_models(arguments.folder, arguments.layers, arguments.experts)
-    program = arguments.llama_bench or build_peer(arguments.folder)
-    rows = []
+    options = ("--device", "cpu", "--activations", arguments.activations)
+    ours = Script(OURS, "decode.py", checkpoint, *options)
+    program = arguments.llama_bench or build_llama_bench(arguments.folder)
+    slow = slow_peers(checkpoint, arguments.peer_python)
+    rows, shares = [], {}
     for n_threads in sorted({1, arguments.threads}):
-        samples: dict[str, list[Sample]] = {OURS: [], PEER: []}
-        for _ in range(arguments.rounds):
-            samples[OURS].append(run_ours(checkpoint, arguments, n_threads))
-            samples[PEER].append(run_peer(program, twin, arguments, n_threads))
-        rows += summary(samples, n_threads)
-        print_rows(rows[-3:])
-    print(
-        json.dumps(
-            {
-                "date": datetime.now(UTC).date().isoformat(),
-                "machine": platform.processor() or platform.machine(),
-                "activations": arguments.activations,
-                "prompt_tokens": arguments.prompt_tokens,
-                "tokens": arguments.tokens,
-                "rows": rows,
-            }
-        )
-    )
+        turn = Turn(arguments.prompt_tokens, arguments.tokens, n_threads)
+        last = slow if n_threads == arguments.threads else []
+        found = compare(ours, [LlamaCpp(program, twin)], last, turn, arguments.rounds)
+        rows += found["rows"]
+        shares[n_threads] = found["shares"]
+    result = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": ours.last["device"],
+        "activations": arguments.activations,
+        "prompt_tokens": arguments.prompt_tokens,
+        "tokens": arguments.tokens,
+        "rows": rows,
+        "shares_of_read_bandwidth": shares,
+        "peak_memory_nbytes": ours.last["peak_memory_nbytes"],
+        "checkpoint_nbytes": sum(f.stat().st_size for f in checkpoint.glob("*.safetensors")),
+    }
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

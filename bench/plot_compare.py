@@ -1,4 +1,4 @@
-"""Draws the last line of bench/compare.py: both engines side by side, with the spread.
+"""Draws the last line of bench/compare.py: moeflux and llama.cpp side by side, with the spread.
 
 usage: python bench/compare.py FOLDER | tail -1 | python bench/plot_compare.py FILE.svg
 """
