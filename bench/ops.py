@@ -4,7 +4,8 @@ Weights are laid out so that no dispatch finds its own in the processor's caches
 is that of moeflux's own native reader with the same number of threads, measured between the
 kernels; shares are of the best one. Prints a table; the last line is JSON.
 
-usage: python bench/ops.py [--threads N] [--instruction-set NAME] [--only TEXT] [--seconds S]
+usage: python bench/ops.py [--threads N] [--instruction-set NAME]
+       [--activations float32|int8] [--only TEXT] [--seconds S]
 """
 
 from __future__ import annotations
@@ -328,10 +329,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--instruction-set", default="")
+    parser.add_argument("--activations", choices=("float32", "int8"), default="float32")
     parser.add_argument("--only", default="", help="part of a kernel's name or detail")
     parser.add_argument("--seconds", type=float, default=0.5, help="per case")
     arguments = parser.parse_args()
-    device = open_device("cpu", arguments.threads, arguments.instruction_set)
+    device = open_device("cpu", arguments.threads, arguments.instruction_set, arguments.activations)
     n_threads = int(device.description.split(", ")[-1].split()[0])
     limits, results = [measure_read_bandwidth(WORKING_SET, n_threads) / 1e9], []
     print(f"{device.description}; read bandwidth {limits[0]:.1f} GB/s")

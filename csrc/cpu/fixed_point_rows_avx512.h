@@ -177,37 +177,15 @@ struct FixedPointRows {
 // and 4 bits only: other codes take more instructions to unpack than float32 products save.
 template <int digits, typename Products>
 RowDots with_fixed_point(RowDots dots) {
-  const auto replace = [&]<int bits>() {
-    if constexpr (digits == 1 || bits == 2 || bits == 4) {
+  return with_bits(dots.format, [&]<int bits>() {
+    if constexpr (bits == 2 || bits == 4 || (bits != 0 && digits == 1)) {
       using Rows = FixedPointRows<bits, digits, Products>;
       dots.prepared_nbytes = Rows::prepared_nbytes;
       dots.prepare = prepare_fixed_point<bits, digits>;
       dots.dot = Rows::dot;
     }
-  };
-  switch (dots.format & 0xff) {
-    case 2:
-      replace.template operator()<2>();
-      break;
-    case 3:
-      replace.template operator()<3>();
-      break;
-    case 4:
-      replace.template operator()<4>();
-      break;
-    case 5:
-      replace.template operator()<5>();
-      break;
-    case 6:
-      replace.template operator()<6>();
-      break;
-    case 8:
-      replace.template operator()<8>();
-      break;
-    default:
-      break;
-  }
-  return dots;
+    return dots;
+  });
 }
 
 }  // namespace

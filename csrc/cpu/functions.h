@@ -88,7 +88,7 @@ struct ConvolutionChannels {
 
 struct Functions {
   RowDots (*row_dots)(std::uint32_t format);
-  // With activations in 8 bits; null where there is none.
+  // With activations in 8 bits.
   RowDots (*int8_row_dots)(std::uint32_t format);
 
   // Of n floats, n a multiple of 128: adds as they come from memory, with as few instructions as the vectors allow.

@@ -21,6 +21,6 @@ RowDots avx512_int8_row_dots(std::uint32_t format) {
 }  // namespace
 
 extern const Functions functions_avx512;
-const Functions functions_avx512 = simd_functions_with(avx512_row_dots, avx512_int8_row_dots);
+const Functions functions_avx512 = simd_functions(avx512_row_dots, avx512_int8_row_dots);
 
 }  // namespace moeflux::cpu

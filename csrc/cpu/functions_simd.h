@@ -1,4 +1,5 @@
-// Joins the functions of the instruction set that the including file is compiled for into its table.
+// Joins the functions of the instruction set that the including file is compiled for, and its matrix products, into a
+// table.
 #pragma once
 #include "cpu/attention_simd.h"
 #include "cpu/functions.h"
@@ -9,31 +10,25 @@
 namespace moeflux::cpu {
 namespace {
 
-constexpr Functions simd_functions = {
-    .row_dots = simd_row_dots,
-    .int8_row_dots = nullptr,
-    .sum = sum,
-    .widen = widen,
-    .rms_norm = rms_norm,
-    .gated_rms_norm = gated_rms_norm,
-    .l2_norm = l2_norm,
-    .silu_multiply = silu_multiply,
-    .multiply_sigmoid = multiply_sigmoid,
-    .combine = combine,
-    .attend = attend,
-    .merge_attention = merge_attention,
-    .finish_attention = finish_attention,
-    .delta_rule = delta_rule,
-    .convolve = convolve,
-};
-
-// The same, with matrix products of their own.
-constexpr Functions simd_functions_with(RowDots (*row_dots)(std::uint32_t format),
-                                        RowDots (*int8_row_dots)(std::uint32_t format)) {
-  Functions functions = simd_functions;
-  functions.row_dots = row_dots;
-  functions.int8_row_dots = int8_row_dots;
-  return functions;
+constexpr Functions simd_functions(RowDots (*row_dots)(std::uint32_t format),
+                                   RowDots (*int8_row_dots)(std::uint32_t format)) {
+  return Functions{
+      .row_dots = row_dots,
+      .int8_row_dots = int8_row_dots,
+      .sum = sum,
+      .widen = widen,
+      .rms_norm = rms_norm,
+      .gated_rms_norm = gated_rms_norm,
+      .l2_norm = l2_norm,
+      .silu_multiply = silu_multiply,
+      .multiply_sigmoid = multiply_sigmoid,
+      .combine = combine,
+      .attend = attend,
+      .merge_attention = merge_attention,
+      .finish_attention = finish_attention,
+      .delta_rule = delta_rule,
+      .convolve = convolve,
+  };
 }
 
 }  // namespace

@@ -240,31 +240,39 @@ RowDots row_dots_of(std::uint32_t format) {
   return RowDots{format, Rows::prepared_nbytes, Rows::prepare, dot<Rows>, Rows::decode};
 }
 
-inline RowDots simd_row_dots(std::uint32_t format) {
+// Calls body.template operator()<bits>() for the bits of an affine format, with 0 for other formats.
+template <typename Body>
+RowDots with_bits(std::uint32_t format, const Body& body) {
   switch (format & 0xff) {
     case 2:
-      return row_dots_of<AffineRows<2>>(format);
+      return body.template operator()<2>();
     case 3:
-      return row_dots_of<AffineRows<3>>(format);
+      return body.template operator()<3>();
     case 4:
-      return row_dots_of<AffineRows<4>>(format);
+      return body.template operator()<4>();
     case 5:
-      return row_dots_of<AffineRows<5>>(format);
+      return body.template operator()<5>();
     case 6:
-      return row_dots_of<AffineRows<6>>(format);
+      return body.template operator()<6>();
     case 8:
-      return row_dots_of<AffineRows<8>>(format);
+      return body.template operator()<8>();
     default:
-      break;
+      return body.template operator()<0>();
   }
-  switch (format >> 24) {
-    case FLOAT16:
-      return row_dots_of<UnquantisedRows<FLOAT16>>(format);
-    case BFLOAT16:
-      return row_dots_of<UnquantisedRows<BFLOAT16>>(format);
-    default:
-      return row_dots_of<UnquantisedRows<FLOAT32>>(format);
-  }
+}
+
+inline RowDots simd_row_dots(std::uint32_t format) {
+  return with_bits(format, [&]<int bits>() {
+    if constexpr (bits != 0) return row_dots_of<AffineRows<bits>>(format);
+    switch (format >> 24) {
+      case FLOAT16:
+        return row_dots_of<UnquantisedRows<FLOAT16>>(format);
+      case BFLOAT16:
+        return row_dots_of<UnquantisedRows<BFLOAT16>>(format);
+      default:
+        return row_dots_of<UnquantisedRows<FLOAT32>>(format);
+    }
+  });
 }
 
 }  // namespace

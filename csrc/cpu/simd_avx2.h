@@ -82,6 +82,40 @@ struct Simd {
   }
   static Float pick(Float table, GroupIndex index) { return _mm256_permutevar8x32_ps(table, index); }
 
+  static void store_integers(std::int32_t* p, Integer v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v); }
+
+  template <int bits>
+  static Integer fields(Integer words) {
+    const __m256i halves = _mm256_blend_epi16(words, _mm256_slli_epi32(words, 16 - 2 * bits), 0xaa);
+    return _mm256_blendv_epi8(_mm256_slli_epi16(halves, 8 - bits), halves, _mm256_set1_epi16(0x00ff));
+  }
+  template <int first, int bits>
+  static Integer byte_bits(Integer bytes) {
+    return _mm256_and_si256(_mm256_srli_epi32(bytes, first), _mm256_set1_epi32(byte_mask(bits)));
+  }
+
+  template <int bits, int n>
+  static Integer dot(const Integer (&codes)[n], const std::byte* values) {
+    __m256i total = _mm256_setzero_si256(), pairs = total;
+    for (int i = 0; i < n; ++i) {
+      const __m256i value = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(values) + i);
+      __m256i products;
+      if constexpr (bits == 8) {
+        // One factor has to be without sign: the value takes that of the code.
+        const __m256i code = _mm256_xor_si256(codes[i], _mm256_set1_epi8(-128));
+        products = _mm256_maddubs_epi16(_mm256_abs_epi8(code), _mm256_sign_epi8(value, code));
+      } else {
+        products = _mm256_maddubs_epi16(codes[i], value);
+      }
+      pairs = _mm256_add_epi16(pairs, products);
+      if ((i + 1) % addable_pairs(bits) == 0 || i + 1 == n) {
+        total = _mm256_add_epi32(total, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+        pairs = _mm256_setzero_si256();
+      }
+    }
+    return total;
+  }
+
  private:
   static __m256i lane_numbers() { return _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7); }
   // Quarters 0 2 1 3: what in-lane shuffles of two vectors leave to be done.

@@ -82,9 +82,41 @@ struct Simd {
   }
   static Float pick(Float table, GroupIndex index) { return broadcast(table[index % lanes]); }
 
+  static void store_integers(std::int32_t* p, Integer v) { std::memcpy(p, &v, sizeof v); }
+
+  template <int bits>
+  static Integer fields(Integer lanes_of_fields) {
+    const Words words = reinterpret_cast<Words>(lanes_of_fields);
+    const Words halves = (words & 0xffff) | (words << (16 - 2 * bits) & 0xffff0000);
+    return reinterpret_cast<Integer>((halves & 0x00ff00ff) | (halves << (8 - bits) & 0xff00ff00));
+  }
+  template <int first, int bits>
+  static Integer byte_bits(Integer bytes) {
+    return reinterpret_cast<Integer>(reinterpret_cast<Words>(bytes) >> first) & byte_mask(bits);
+  }
+
+  template <int bits, int n>
+  static Integer dot(const Integer (&codes)[n], const std::byte* values) {
+    constexpr int sign_bits = -0x7f7f7f80;  // 0x80808080
+    Integer total = {};
+    Shorts pairs = {};
+    for (int i = 0; i < n; ++i) {
+      const Shorts value = load_bytes<Shorts>(values + sizeof(Shorts) * i);
+      const Shorts code = reinterpret_cast<Shorts>(bits == 8 ? codes[i] ^ sign_bits : codes[i]);
+      pairs += (code << 8 >> 8) * (value << 8 >> 8) + (code >> 8) * (value >> 8);
+      if ((i + 1) % addable_pairs(bits) == 0 || i + 1 == n) {
+        const Integer both = reinterpret_cast<Integer>(pairs);
+        total += (both << 16 >> 16) + (both >> 16);
+        pairs = Shorts{};
+      }
+    }
+    return total;
+  }
+
  private:
   using Words = std::uint32_t __attribute__((vector_size(16)));
   using Halves = std::uint16_t __attribute__((vector_size(8)));
+  using Shorts = std::int16_t __attribute__((vector_size(16)));
 
   template <typename T>
   static T load_bytes(const void* p) {

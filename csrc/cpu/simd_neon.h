@@ -85,6 +85,33 @@ struct Simd {
     return vdupq_n_f32(values[index % lanes]);
   }
 
+  static void store_integers(std::int32_t* p, Integer v) { vst1q_s32(p, v); }
+
+  template <int bits>
+  static Integer fields(Integer lanes_of_fields) {
+    const uint32x4_t words = vreinterpretq_u32_s32(lanes_of_fields);
+    const uint16x8_t halves = vreinterpretq_u16_u32(vsliq_n_u32(words, vshrq_n_u32(words, 2 * bits), 16));
+    return vreinterpretq_s32_u16(vsliq_n_u16(halves, vshrq_n_u16(halves, bits), 8));
+  }
+  template <int first, int bits>
+  static Integer byte_bits(Integer bytes) {
+    uint8x16_t shifted = vreinterpretq_u8_s32(bytes);
+    if constexpr (first != 0) shifted = vshrq_n_u8(shifted, first);
+    return vreinterpretq_s32_u8(vandq_u8(shifted, vdupq_n_u8((1 << bits) - 1)));
+  }
+
+  template <int bits, int n>
+  static Integer dot(const Integer (&codes)[n], const std::byte* values) {
+    Integer total = vdupq_n_s32(0);
+    for (int i = 0; i < n; ++i) {
+      const int8x16_t value = vreinterpretq_s8_u8(load_bytes(values + 16 * i));
+      int8x16_t code = vreinterpretq_s8_s32(codes[i]);
+      if constexpr (bits == 8) code = veorq_s8(code, vdupq_n_s8(-128));
+      total = vdotq_s32(total, code, value);
+    }
+    return total;
+  }
+
  private:
   static uint32x4_t lane_numbers() {
     constexpr std::uint32_t numbers[4] = {0, 1, 2, 3};

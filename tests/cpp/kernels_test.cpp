@@ -59,6 +59,18 @@ Bytes as_bfloat16(Floats& values) {
   return bytes;
 }
 
+std::vector<double> codes_of(const Bytes& weight, std::size_t bits) {
+  std::vector<double> codes;
+  for (std::size_t i = 0; i < weight.size() * 8 / bits; ++i) {
+    unsigned code = 0;
+    for (std::size_t place = i * bits; place < (i + 1) * bits; ++place) {
+      code |= (std::to_integer<unsigned>(weight[place / 8]) >> place % 8 & 1) << (place - i * bits);
+    }
+    codes.push_back(code);
+  }
+  return codes;
+}
+
 // A matrix [rows, cols] as kernels bind it, and what it means.
 struct Matrix {
   Bytes weight, scales, biases;
@@ -76,26 +88,20 @@ struct Matrix {
     Floats scale = random_floats(rows * cols / group_size, seed + 1), bias = random_floats(scale.size(), seed + 2);
     scales = as_bfloat16(scale);
     biases = as_bfloat16(bias);
-    for (std::size_t i = 0; i < dense.size(); ++i) {
-      unsigned code = 0;
-      for (std::size_t bit = 0; bit < bits; ++bit) {
-        const std::size_t place = i * bits + bit;
-        code |= (std::to_integer<unsigned>(weight[place / 8]) >> place % 8 & 1) << bit;
-      }
-      dense[i] = static_cast<double>(code) * scale[i / group_size] + bias[i / group_size];
-    }
+    dense = codes_of(weight, bits);
+    for (std::size_t i = 0; i < dense.size(); ++i) dense[i] = dense[i] * scale[i / group_size] + bias[i / group_size];
   }
 };
 
 // Runs one kernel on three threads.
-void run(InstructionSet set, std::string_view name, const Constants& constants, const void* params, std::size_t nbytes,
+void run(Target target, std::string_view name, const Constants& constants, const void* params, std::size_t nbytes,
          std::vector<std::byte*> buffers, Step step) {
   for (const Kernel& kernel : all_kernels()) {
     if (kernel.name != name) continue;
     CHECK_EQUAL(kernel.params_nbytes, nbytes);
     CHECK_EQUAL(kernel.n_buffers, buffers.size());
     ThreadPool threads(3);
-    kernel.specialise(constants, set)(Arguments{buffers, static_cast<const std::byte*>(params), step}, threads);
+    kernel.specialise(constants, target)(Arguments{buffers, static_cast<const std::byte*>(params), step}, threads);
     return;
   }
   throw std::logic_error("no kernel " + std::string(name));
@@ -122,15 +128,27 @@ std::vector<double> product(const Matrix& matrix, std::size_t rows, std::size_t 
   return out;
 }
 
-void check_matmul(InstructionSet set, std::uint32_t format, std::size_t rows, std::size_t cols,
-                  std::uint32_t n_tokens) {
+// Every group rounded to 127ths of its largest magnitude.
+Floats in_8_bits(Floats x, std::size_t group_size) {
+  for (std::size_t first = 0; first < x.size(); first += group_size) {
+    double largest = 0;
+    for (std::size_t i = first; i < first + group_size; ++i) largest = std::max<double>(largest, std::abs(x[i]));
+    for (std::size_t i = first; i < first + group_size; ++i) {
+      x[i] = static_cast<float>(std::nearbyint(x[i] * 127 / largest) * largest / 127);
+    }
+  }
+  return x;
+}
+
+void check_matmul(Target target, std::uint32_t format, std::size_t rows, std::size_t cols, std::uint32_t n_tokens) {
   Matrix matrix(rows, cols, format, 1);
   Floats x = random_floats(n_tokens * cols, 2), out(n_tokens * rows);
   const MatmulParams params{static_cast<uint32>(rows), static_cast<uint32>(cols), static_cast<uint32>(cols),
                             static_cast<uint32>(rows)};
-  run(set, "matmul", {{"format", format}, {"accumulate", 0}}, &params, sizeof params,
+  run(target, "matmul", {{"format", format}, {"accumulate", 0}}, &params, sizeof params,
       {matrix.weight.data(), matrix.scales.data(), matrix.biases.data(), bytes_of(x), bytes_of(out)},
       Step{0, n_tokens, 0});
+  if (target.activations == Activations::int8) x = in_8_bits(x, format >> 8 & 0xffff);
   check_close(out, product(matrix, rows, cols, x));
 }
 
@@ -140,11 +158,54 @@ double silu(double x) { return x / (1 + std::exp(-x)); }
 
 TEST(matmul_of_every_affine_format) {
   for (const InstructionSet set : available_instruction_sets()) {
+    for (const Activations activations : {Activations::float32, Activations::int8}) {
+      for (const std::uint32_t format : affine_formats()) {
+        for (const std::size_t n_groups : {1, 2, 3, 17}) {
+          const std::size_t cols = n_groups * (format >> 8 & 0xffff);
+          check_matmul(Target(set, activations), format, 7, cols, 1);
+          check_matmul(Target(set, activations), format, 5, cols, 11);
+        }
+      }
+    }
+  }
+}
+
+// Codes and activations of every extreme, so that no sum may saturate or wrap: with scales of 1 and biases of 0 every
+// result is an integer that float32 holds. Tokens and rows alone give what they give together.
+TEST(sums_of_8_bit_activations_are_exact) {
+  constexpr std::size_t rows = 9, n_tokens = 7, n_groups = 3;
+  for (const InstructionSet set : available_instruction_sets()) {
     for (const std::uint32_t format : affine_formats()) {
-      for (const std::size_t n_groups : {1, 2, 3, 17}) {
-        const std::size_t cols = n_groups * (format >> 8 & 0xffff);
-        check_matmul(set, format, 7, cols, 1);
-        check_matmul(set, format, 5, cols, 11);
+      const std::size_t group_size = format >> 8 & 0xffff, cols = n_groups * group_size;
+      Matrix matrix(rows, cols, format, 14);
+      std::fill(matrix.weight.begin() + matrix.weight.size() / 3, matrix.weight.end(), std::byte{0xff});
+      Floats ones(rows * n_groups, 1.0f), zeros(rows * n_groups);
+      matrix.scales = as_bfloat16(ones);
+      matrix.biases = as_bfloat16(zeros);
+      matrix.dense = codes_of(matrix.weight, format & 0xff);
+      Floats x(n_tokens * cols), out(n_tokens * rows), single(1);
+      std::mt19937 generator(15);
+      for (std::size_t i = 0; i < x.size(); ++i) {
+        x[i] = i / cols % 3 == 0 ? 127.0f : i / cols % 3 == 1 ? -127.0f : static_cast<float>(generator() % 255) - 127;
+      }
+      for (std::size_t i = 0; i < x.size(); i += group_size) x[i] = 127;
+      const std::vector<double> wanted = product(matrix, rows, cols, x);
+      const auto matmul = [&](std::size_t row, std::size_t n_rows, std::size_t t, std::uint32_t tokens,
+                              Floats& result) {
+        const MatmulParams params{static_cast<uint32>(n_rows), static_cast<uint32>(cols), static_cast<uint32>(cols),
+                                  static_cast<uint32>(n_rows)};
+        run(Target(set, Activations::int8), "matmul", {{"format", format}, {"accumulate", 0}}, &params, sizeof params,
+            {matrix.weight.data() + row * matrix.weight.size() / rows,
+             matrix.scales.data() + row * matrix.scales.size() / rows,
+             matrix.biases.data() + row * matrix.biases.size() / rows, bytes_of(x) + t * cols * sizeof(float),
+             bytes_of(result)},
+            Step{0, tokens, 0});
+      };
+      matmul(0, rows, 0, n_tokens, out);
+      for (std::size_t i = 0; i < out.size(); ++i) {
+        CHECK_EQUAL(out[i], wanted[i]);
+        matmul(i % rows, 1, i / rows, 1, single);
+        CHECK_EQUAL(single[0], out[i]);
       }
     }
   }
