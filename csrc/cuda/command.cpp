@@ -66,7 +66,7 @@ Submissions::~Submissions() {
 std::shared_ptr<Submission> Submissions::submit(CommandList& list, Step step, const std::string& label, bool timed) {
   const ContextScope scope(*objects_);
   if (objects_->lost()) throw command_error(objects_->driver(), kLaunchTimeout, label);
-  const Launches launches(*objects_, list.commands(), step);
+  Work work(objects_, list.commands(), step, timed ? Work::Replays::separately : Work::Replays::as_graphs);
 
   const std::lock_guard lock(mutex_);
   while (!pending_.empty()) {
@@ -75,12 +75,12 @@ std::shared_ptr<Submission> Submissions::submit(CommandList& list, Step step, co
     settle_first(result);
   }
   std::shared_ptr<Submission> submission = make_process_owned<Submission>(*objects_, std::move(list), label);
-  launch(submission, launches, timed);
+  launch(submission, work, timed);
   pending_.push_back(submission);
   return submission;
 }
 
-void Submissions::launch(const std::shared_ptr<Submission>& submission, const Launches& launches, bool timed) {
+void Submissions::launch(const std::shared_ptr<Submission>& submission, Work& work, bool timed) {
   const DriverFunctions& call = objects_->call();
   const Clock::time_point now = Clock::now();
   Marks marks;
@@ -89,7 +89,7 @@ void Submissions::launch(const std::shared_ptr<Submission>& submission, const La
     anchor_ = submission;
     anchored_at_ = now;
   }
-  if (result == kSuccess) result = launches.enqueue(timed ? &marks : nullptr);
+  if (result == kSuccess) result = work.enqueue(timed ? &marks : nullptr);
   // The end is that of what was launched; without it nobody could tell when buffers are free.
   const Result ended = call.event_record(submission->end(), objects_->commands());
   if (result == kSuccess) result = ended;

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "cuda/commands.h"
-#include "cuda/launches.h"
+#include "cuda/work.h"
 #include "error.h"
 #include "gpu/command_buffer.h"
 
@@ -19,7 +19,7 @@ namespace moeflux::cuda {
 // made and settled.
 class Submission {
  public:
-  Submission(const DeviceObjects& objects, CommandList list, std::string label)
+  Submission(DeviceObjects& objects, CommandList list, std::string label)
       : list_(std::move(list)), label_(std::move(label)), begin_(objects), end_(objects) {}
 
   const CommandList& list() const { return list_; }
@@ -87,7 +87,7 @@ class Submissions {
   // Waits until the oldest work is settled. False if there is none.
   bool settle_oldest();
   // The lock is held.
-  void launch(const std::shared_ptr<Submission>& submission, const Launches& launches, bool timed);
+  void launch(const std::shared_ptr<Submission>& submission, Work& work, bool timed);
 
   std::shared_ptr<DeviceObjects> objects_;
   std::mutex mutex_;

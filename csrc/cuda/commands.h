@@ -8,9 +8,12 @@
 
 namespace moeflux::cuda {
 
+class RecordedGraph;
+
 struct BoundBuffer {
   std::shared_ptr<CudaAllocation> allocation;
   std::size_t offset;
+  std::size_t nbytes;
   DevicePointer address;
   HostAllocation* host;  // the allocation, if it is one of the host
 };
@@ -19,7 +22,9 @@ struct CudaBackend {
   static constexpr const char* name = "cuda";
   using Pipeline = CudaPipeline;
   using BoundBuffer = cuda::BoundBuffer;
+  using Prepared = std::shared_ptr<RecordedGraph>;
 
+  static Prepared prepared();
   // Throws DeviceError for a buffer of another device.
   static BoundBuffer bound(const Buffer& buffer);
   // Throws DeviceError for a buffer that cannot be copied or cleared.

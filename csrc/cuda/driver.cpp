@@ -48,6 +48,14 @@ void find_all(const SharedObject& library, DriverFunctions& call) {
   find(call.launch, "cuLaunchKernel");
 }
 
+bool find_graphs(const SharedObject& library, GraphFunctions& call) {
+  return library.find(call.create, "cuGraphCreate") && library.find(call.destroy, "cuGraphDestroy") &&
+         library.find(call.add_kernel, "cuGraphAddKernelNode_v2") &&
+         library.find(call.instantiate, "cuGraphInstantiateWithFlags") &&
+         library.find(call.set_kernel, "cuGraphExecKernelNodeSetParams_v2") &&
+         library.find(call.launch, "cuGraphLaunch") && library.find(call.destroy_executable, "cuGraphExecDestroy");
+}
+
 }  // namespace
 
 std::shared_ptr<const Driver> Driver::load(const std::string& path) {
@@ -55,6 +63,7 @@ std::shared_ptr<const Driver> Driver::load(const std::string& path) {
   if (!library.is_open()) throw NoDeviceError("this machine has no CUDA driver: " + library.reason());
   auto driver = std::make_shared<Driver>();
   find_all(library, driver->functions_);
+  driver->has_graphs_ = find_graphs(library, driver->graph_functions_);
   if (const Result result = driver->functions_.init(0); result != kSuccess) {
     throw NoDeviceError("the CUDA driver does not start: " + driver->text_of(result));
   }

@@ -13,6 +13,9 @@ using StreamHandle = struct CUstream_st*;
 using EventHandle = struct CUevent_st*;
 using ModuleHandle = struct CUmod_st*;
 using FunctionHandle = struct CUfunc_st*;
+using GraphHandle = struct CUgraph_st*;
+using GraphNodeHandle = struct CUgraphNode_st*;
+using GraphExecHandle = struct CUgraphExec_st*;
 
 enum DriverResult : Result {
   kSuccess = 0,
@@ -84,12 +87,37 @@ struct DriverFunctions {
                    void** extra);
 };
 
+// CUDA_KERNEL_NODE_PARAMS_v2
+struct KernelNode {
+  FunctionHandle function;
+  unsigned grid_x, grid_y, grid_z, block_x, block_y, block_z;
+  unsigned shared_nbytes;
+  void** parameters;
+  void** extra;
+  void* kernel;
+  ContextHandle context;
+};
+
+// Those for graphs, which drivers have since CUDA 12.
+struct GraphFunctions {
+  Result (*create)(GraphHandle* graph, unsigned flags);
+  Result (*destroy)(GraphHandle graph);
+  Result (*add_kernel)(GraphNodeHandle* node, GraphHandle graph, const GraphNodeHandle* after, std::size_t n_after,
+                       const KernelNode* kernel);
+  Result (*instantiate)(GraphExecHandle* executable, GraphHandle graph, unsigned long long flags);
+  Result (*set_kernel)(GraphExecHandle executable, GraphNodeHandle node, const KernelNode* kernel);
+  Result (*launch)(GraphExecHandle executable, StreamHandle stream);
+  Result (*destroy_executable)(GraphExecHandle executable);
+};
+
 class Driver {
  public:
   // Loads and initialises it. Throws NoDeviceError with the reason.
   static std::shared_ptr<const Driver> load(const std::string& path);
 
   const DriverFunctions& call() const { return functions_; }
+  // Null for a driver without graphs.
+  const GraphFunctions* graphs() const { return has_graphs_ ? &graph_functions_ : nullptr; }
   // The CUDA version that it serves, as major * 1000 + minor * 10.
   int version() const { return version_; }
   // Name, code and meaning of a result.
@@ -99,6 +127,8 @@ class Driver {
 
  private:
   DriverFunctions functions_{};
+  GraphFunctions graph_functions_{};
+  bool has_graphs_ = false;
   int version_ = 0;
 };
 

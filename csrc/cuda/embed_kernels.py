@@ -75,10 +75,11 @@ def headers() -> dict[str, str]:
 
 
 def function(kernel: Kernel) -> str:
-    """A KernelFunction: its name, and for each buffer whether it can be written to."""
+    """A KernelFunction: its name, for each buffer whether it can be written to, and the step."""
     buffers = [argument for argument in kernel.arguments if argument.kind == "buffer"]
     access = "".join("r" if buffer.constant else "w" for buffer in buffers)
-    return f'{{"{kernel.name}", "{access}"}}'
+    takes_step = "true" if any(buffer.type == "Step" for buffer in buffers) else "false"
+    return f'{{"{kernel.name}", "{access}", {takes_step}}}'
 
 
 def row(shader: Path, translation: Translation) -> str:

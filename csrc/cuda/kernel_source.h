@@ -12,6 +12,7 @@ namespace moeflux::cuda {
 struct KernelFunction {
   std::string_view name;
   std::string_view access;
+  bool takes_step;
 
   bool only_reads(std::size_t buffer) const { return buffer < access.size() && access[buffer] == 'r'; }
 };

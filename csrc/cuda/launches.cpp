@@ -3,28 +3,26 @@
 #include "error.h"
 
 namespace moeflux::cuda {
-namespace {
 
 std::size_t volume(const gpu::Extent& extent) { return std::size_t{extent.x} * extent.y * extent.z; }
 
-}  // namespace
-
-Launches::Launches(const DeviceObjects& objects, const std::vector<Command>& commands, Step step)
-    : objects_(objects), step_(step) {
-  launches_.reserve(commands.size());
-  prepare(commands);
-  use_mirrors();
+gpu::Launch launch_of(const DispatchCommand& command, Step step) {
+  const CudaPipeline& pipeline = *command.pipeline;
+  return pipeline.description().launch({pipeline.constants(), command.params.data(), step});
 }
 
-void Launches::prepare(const std::vector<Command>& commands) {
-  for (const Command& command : commands) {
-    std::visit([this](const auto& alternative) { prepare(alternative); }, command);
-  }
+std::vector<void*> KernelLaunch::arguments(const Step& step) const {
+  std::vector<void*> arguments;
+  arguments.reserve(addresses.size() + 2);
+  for (const DevicePointer& address : addresses) arguments.push_back(const_cast<DevicePointer*>(&address));
+  if (!command->params.empty()) arguments.push_back(const_cast<std::byte*>(command->params.data()));
+  arguments.push_back(const_cast<Step*>(&step));
+  return arguments;
 }
 
-void Launches::prepare(const DispatchCommand& command) {
+void Launches::add(const DispatchCommand& command) {
   CudaPipeline& pipeline = *command.pipeline;
-  const gpu::Launch launch = pipeline.description().launch({pipeline.constants(), command.params.data(), step_});
+  const gpu::Launch launch = launch_of(command, step_);
   const LoadedFunction& function = pipeline.function(launch.function);
   if (volume(launch.threads) > function.most_threads()) {
     throw PipelineError(pipeline.kernel(), std::string(launch.function) + " needs " +
@@ -35,14 +33,14 @@ void Launches::prepare(const DispatchCommand& command) {
   std::vector<DevicePointer> addresses;
   addresses.reserve(command.buffers.size());
   for (const BoundBuffer& buffer : command.buffers) addresses.push_back(buffer.address);
-  launches_.emplace_back(Kernel{&command, launch, &function, std::move(addresses)});
+  launches_.emplace_back(KernelLaunch{&command, launch, &function, std::move(addresses)});
 }
 
 void Launches::use_mirrors() {
   std::set<HostAllocation*> written;
   const auto for_each_host_buffer = [this](auto body) {
     for (Launch& launch : launches_) {
-      auto* const kernel = std::get_if<Kernel>(&launch);
+      auto* const kernel = std::get_if<KernelLaunch>(&launch);
       for (std::size_t i = 0; kernel != nullptr && i < kernel->addresses.size(); ++i) {
         if (HostAllocation* const host = kernel->command->buffers[i].host) body(*kernel, i, host);
       }
@@ -52,10 +50,10 @@ void Launches::use_mirrors() {
     if (const auto* copy = std::get_if<const CopyCommand*>(&launch)) written.insert((*copy)->destination.host);
     if (const auto* zero = std::get_if<const ZeroCommand*>(&launch)) written.insert((*zero)->destination.host);
   }
-  for_each_host_buffer([&](const Kernel& kernel, std::size_t i, HostAllocation* host) {
+  for_each_host_buffer([&](const KernelLaunch& kernel, std::size_t i, HostAllocation* host) {
     if (!kernel.function->only_reads(i)) written.insert(host);
   });
-  for_each_host_buffer([&](Kernel& kernel, std::size_t i, HostAllocation* host) {
+  for_each_host_buffer([&](KernelLaunch& kernel, std::size_t i, HostAllocation* host) {
     if (written.contains(host)) return;
     const DevicePointer mirror = host->mirror();
     if (mirror == 0) return;
@@ -64,17 +62,22 @@ void Launches::use_mirrors() {
   });
 }
 
-Result Launches::enqueue(Marks* marks) const {
+Result Launches::fill_mirrors() const {
   for (const HostAllocation* host : mirrored_) {
-    const Result result = host->fill_mirror(objects_.commands());
+    const Result result = host->fill_mirror(objects_->commands());
     if (result != kSuccess) return result;
   }
+  return kSuccess;
+}
+
+Result Launches::enqueue(Marks* marks) const {
+  if (const Result result = fill_mirrors(); result != kSuccess) return result;
   for (const Launch& launch : launches_) {
     const Result result = std::visit([this](const auto& alternative) { return enqueue(alternative); }, launch);
     if (result != kSuccess) return result;
     if (marks == nullptr) continue;
-    Event end(objects_);
-    const Result recorded = objects_.call().event_record(end.get(), objects_.commands());
+    Event end(*objects_);
+    const Result recorded = objects_->call().event_record(end.get(), objects_->commands());
     if (recorded != kSuccess) return recorded;
     marks->names.push_back(name_of(launch));
     marks->ends.push_back(std::move(end));
@@ -82,32 +85,27 @@ Result Launches::enqueue(Marks* marks) const {
   return kSuccess;
 }
 
-Result Launches::enqueue(const Kernel& kernel) const {
+Result Launches::enqueue(const KernelLaunch& kernel) const {
   const auto& [threadgroups, threads] = std::pair(kernel.launch.threadgroups, kernel.launch.threads);
   if (volume(threadgroups) == 0) return kSuccess;
-  // In the order of the kernels' arguments; a kernel that has no use for the last ones does not take them.
-  std::vector<void*> arguments;
-  arguments.reserve(kernel.addresses.size() + 2);
-  for (const DevicePointer& address : kernel.addresses) arguments.push_back(const_cast<DevicePointer*>(&address));
-  if (!kernel.command->params.empty()) arguments.push_back(const_cast<std::byte*>(kernel.command->params.data()));
-  arguments.push_back(const_cast<Step*>(&step_));
-  return objects_.call().launch(kernel.function->handle(), threadgroups.x, threadgroups.y, threadgroups.z, threads.x,
-                                threads.y, threads.z, 0, objects_.commands(), arguments.data(), nullptr);
+  std::vector<void*> arguments = kernel.arguments(step_);
+  return objects_->call().launch(kernel.function->handle(), threadgroups.x, threadgroups.y, threadgroups.z, threads.x,
+                                 threads.y, threads.z, 0, objects_->commands(), arguments.data(), nullptr);
 }
 
 Result Launches::enqueue(const CopyCommand* command) const {
   if (command->nbytes == 0) return kSuccess;
-  return objects_.call().copy_async(command->destination.address, command->source.address, command->nbytes,
-                                    objects_.commands());
+  return objects_->call().copy_async(command->destination.address, command->source.address, command->nbytes,
+                                     objects_->commands());
 }
 
 Result Launches::enqueue(const ZeroCommand* command) const {
   if (command->nbytes == 0) return kSuccess;
-  return objects_.call().fill_async(command->destination.address, 0, command->nbytes, objects_.commands());
+  return objects_->call().fill_async(command->destination.address, 0, command->nbytes, objects_->commands());
 }
 
 std::string Launches::name_of(const Launch& launch) {
-  if (const auto* kernel = std::get_if<Kernel>(&launch)) return kernel->command->pipeline->kernel();
+  if (const auto* kernel = std::get_if<KernelLaunch>(&launch)) return kernel->command->pipeline->kernel();
   return std::holds_alternative<const CopyCommand*>(launch) ? "copy" : "zero";
 }
 

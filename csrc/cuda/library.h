@@ -28,6 +28,7 @@ class LoadedFunction {
 
   FunctionHandle handle() const { return handle_; }
   bool only_reads(std::size_t buffer) const { return function_.only_reads(buffer); }
+  bool takes_step() const { return function_.takes_step; }
   std::size_t most_threads() const { return most_threads_; }
 
  private:

@@ -35,6 +35,7 @@ DeviceObjects::~DeviceObjects() {
   {
     const ReleaseScope scope(*this);
     if (!scope.usable()) return;
+    for (const EventHandle event : events_) call().event_destroy(event);
     call().stream_destroy(commands_);
     call().stream_destroy(copies_);
   }
@@ -62,6 +63,23 @@ void DeviceObjects::finish_copies(const std::string& what) {
   const Event end(*this);
   driver_->check(call().event_record(end.get(), copies_), what);
   driver_->check(wait(end.get()), what);
+}
+
+EventHandle DeviceObjects::take_event() {
+  const std::lock_guard lock(events_mutex_);
+  EventHandle event = nullptr;
+  if (events_.empty()) {
+    driver_->check(call().event_create(&event, 0), "the GPU gave no event");
+  } else {
+    event = events_.back();
+    events_.pop_back();
+  }
+  return event;
+}
+
+void DeviceObjects::put_event(EventHandle event) {
+  const std::lock_guard lock(events_mutex_);
+  events_.push_back(event);
 }
 
 std::unique_ptr<StagingLane> DeviceObjects::take_lane() {
@@ -93,14 +111,6 @@ ReleaseScope::ReleaseScope(const DeviceObjects& objects)
 ReleaseScope::~ReleaseScope() {
   ContextHandle popped = nullptr;
   if (usable_) objects_.call().context_pop(&popped);
-}
-
-Event::Event(const DeviceObjects& objects) : objects_(&objects) {
-  objects.driver().check(objects.call().event_create(&handle_, 0), "the GPU gave no event");
-}
-
-Event::~Event() {
-  if (handle_ != nullptr && !objects_->lost()) objects_->call().event_destroy(handle_);
 }
 
 }  // namespace moeflux::cuda

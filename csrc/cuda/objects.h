@@ -43,7 +43,10 @@ class DeviceObjects {
   void count(std::int64_t nbytes) { allocated_nbytes_ += nbytes; }
   std::uint64_t allocated_nbytes() const { return static_cast<std::uint64_t>(allocated_nbytes_.load()); }
 
-  // Lanes that no thread uses are kept for the next.
+  // Events that nobody uses are kept for the next. Throws DeviceError.
+  EventHandle take_event();
+  void put_event(EventHandle event);
+  // So are lanes.
   std::unique_ptr<StagingLane> take_lane();
   void put_lane(std::unique_ptr<StagingLane> lane);
 
@@ -57,6 +60,8 @@ class DeviceObjects {
   StreamHandle copies_ = nullptr;
   std::atomic<bool> lost_{false};
   std::atomic<std::int64_t> allocated_nbytes_{0};
+  std::mutex events_mutex_;
+  std::vector<EventHandle> events_;
   std::mutex lanes_mutex_;
   std::vector<std::unique_ptr<StagingLane>> lanes_;
 };
@@ -93,8 +98,10 @@ class ReleaseScope {
 class Event {
  public:
   // Throws DeviceError.
-  explicit Event(const DeviceObjects& objects);
-  ~Event();
+  explicit Event(DeviceObjects& objects) : objects_(&objects), handle_(objects.take_event()) {}
+  ~Event() {
+    if (handle_ != nullptr) objects_->put_event(handle_);
+  }
   Event(Event&& other) noexcept : objects_(other.objects_), handle_(other.handle_) { other.handle_ = nullptr; }
   Event(const Event&) = delete;
   Event& operator=(const Event&) = delete;
@@ -102,8 +109,8 @@ class Event {
   EventHandle get() const { return handle_; }
 
  private:
-  const DeviceObjects* objects_;
-  EventHandle handle_ = nullptr;
+  DeviceObjects* objects_;
+  EventHandle handle_;
 };
 
 }  // namespace moeflux::cuda

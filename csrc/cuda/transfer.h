@@ -12,7 +12,7 @@ namespace moeflux::cuda {
 class StagingLane {
  public:
   struct Block {
-    explicit Block(const DeviceObjects& objects) : sent(objects) {}
+    explicit Block(DeviceObjects& objects) : sent(objects) {}
 
     std::byte* address = nullptr;
     Event sent;

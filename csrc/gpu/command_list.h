@@ -1,7 +1,8 @@
 // Lists of checked dispatches, copies and replays, before a GPU backend submits them. Launches nothing.
 //
-// A Backend says what it is called (name), what it runs (Pipeline), what a buffer is to it (BoundBuffer, bound) and
-// what it wants of a buffer that is copied or cleared (check_transfer).
+// A Backend says what it is called (name), what it runs (Pipeline), what a buffer is to it (BoundBuffer, bound), what
+// it wants of a buffer that is copied or cleared (check_transfer), and what it keeps with a recording (Prepared,
+// prepared).
 #pragma once
 #include <atomic>
 #include <memory>
@@ -136,6 +137,8 @@ class GpuRecording final : public Recording {
   // From here on the recording is immutable, so that any thread may submit it.
   void freeze() { frozen_ = true; }
   const std::vector<Command<Backend>>& commands() const { return list_.commands(); }
+  // What the backend has made of the commands; used from the first replay on.
+  typename Backend::Prepared& prepared() { return prepared_; }
 
  private:
   CommandList<Backend>& open_list() {
@@ -144,6 +147,7 @@ class GpuRecording final : public Recording {
   }
 
   CommandList<Backend> list_;
+  typename Backend::Prepared prepared_ = Backend::prepared();  // goes before the commands that it refers to
   std::atomic<bool> frozen_{false};
 };
 

@@ -17,7 +17,9 @@ struct MetalBackend {
   static constexpr const char* name = "metal";
   using Pipeline = MetalPipeline;
   using BoundBuffer = metal::BoundBuffer;
+  struct Prepared {};
 
+  static Prepared prepared() { return {}; }
   // Throws DeviceError for a buffer of another device.
   static BoundBuffer bound(const Buffer& buffer);
   // Throws DeviceError for a buffer that cannot be copied or cleared.

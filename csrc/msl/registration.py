@@ -83,7 +83,9 @@ def _host_argument(argument: Argument) -> str:
     kind = "MSL_ARGUMENT_BUFFER" if argument.kind == "buffer" else "MSL_ARGUMENT_THREADGROUP"
     assert argument.address_space is not None
     space = SPACES[argument.address_space]
-    return _row(f'"{argument.name}"', kind, space, argument.index, int(not argument.constant))
+    nbytes = f"sizeof({argument.type})" if argument.reference else "0"
+    writable = int(not argument.constant)
+    return _row(f'"{argument.name}"', kind, space, argument.index, writable, nbytes)
 
 
 def _host_kernel(number: int, kernel: Kernel) -> str:

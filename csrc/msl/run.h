@@ -39,6 +39,7 @@ typedef struct {
   msl_address_space space;
   uint32_t index;
   uint32_t writable;  // the kernel may write through it
+  size_t nbytes;      // of what a reference is to; 0 for a pointer
 } msl_argument;
 
 typedef struct {

@@ -57,7 +57,7 @@ class FakeCuda:
         return int(self._driver.fake_calls(entry_point.encode()))
 
     def live(self, what: str) -> int:
-        """How many there are: memory, host memory, stream, event, module, context."""
+        """How many there are: memory, host memory, stream, event, module, context, graph."""
         return int(self._driver.fake_live(what.encode()))
 
     def n_compiled(self) -> int:
@@ -80,8 +80,11 @@ class FakeCuda:
         return ctypes.CDLL(str(self.compiler))
 
 
-def build(folder: Path, *, major: int = 13) -> FakeCuda:
-    """Builds both libraries into a folder; `major` is the version of CUDA that NVRTC tells."""
+def build(folder: Path, *, major: int = 13, graphs: bool = True) -> FakeCuda:
+    """Builds both libraries into a folder; `major` is the version of CUDA that NVRTC tells.
+
+    Without `graphs` the driver has no functions for them.
+    """
     kernels = folder / "kernels"
     kernels.mkdir(parents=True, exist_ok=True)
     driver, compiler = folder / "libcuda.so.1", folder / f"libnvrtc.so.{major}"
@@ -93,7 +96,8 @@ def build(folder: Path, *, major: int = 13) -> FakeCuda:
         "FAKE_MAJOR": str(major),
     }
     flags = [f"-D{name}={value}" for name, value in definitions.items()]
-    sources = [str(FAKE / name) for name in ("driver.cpp", "control.cpp", "module.cpp")]
+    names = ["driver.cpp", "control.cpp", "module.cpp", *(["graphs.cpp"] if graphs else [])]
+    sources = [str(FAKE / name) for name in names]
     _compile(*sources, "-o", str(driver), "-ldl")
     _compile(*flags, str(FAKE / "compiler.cpp"), "-o", str(compiler))
     return FakeCuda(driver, compiler)

@@ -266,9 +266,7 @@ ENTRY cuLaunchKernel(FakeFunction* function, unsigned grid_x, unsigned grid_y, u
     return SUCCESS;
   }
   if (stream->hangs()) return SUCCESS;
-  // Arguments are read before the launch returns, and their sizes are not known here: so the kernel runs at once.
-  stream->drain();
-  const int result = function->run({grid_x, grid_y, grid_z}, {block_x, block_y, block_z}, arguments);
-  if (result != SUCCESS) state().sticky = result;
+  FakeLaunch launch{function, {grid_x, grid_y, grid_z}, {block_x, block_y, block_z}, function->copy_of(arguments)};
+  stream->add([launch]() mutable { launch.run(); });
   return SUCCESS;
 }

@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 
 #include <cstdio>
+#include <cstring>
 #include <sstream>
 #include <vector>
 
@@ -43,7 +44,20 @@ std::shared_ptr<FakeLibrary> open_library(const std::string& path) {
 
 FakeFunction::~FakeFunction() { library_.destroy(static_cast<msl_pipeline*>(pipeline_)); }
 
-int FakeFunction::run(std::array<unsigned, 3> grid, std::array<unsigned, 3> block, void** arguments) const {
+std::vector<std::vector<std::byte>> FakeFunction::copy_of(void** arguments) const {
+  const msl_kernel* kernel = library_.kernel(static_cast<msl_pipeline*>(pipeline_));
+  std::vector<std::vector<std::byte>> copies;
+  for (std::size_t i = 0; i < kernel->n_arguments; ++i) {
+    const msl_argument& argument = kernel->arguments[i];
+    const bool by_value = argument.space == MSL_SPACE_CONSTANT && argument.nbytes > 0;
+    const auto* const first = static_cast<const std::byte*>(arguments[i]);
+    copies.emplace_back(first, first + (by_value ? argument.nbytes : sizeof(unsigned long long)));
+  }
+  return copies;
+}
+
+int FakeFunction::run(std::array<unsigned, 3> grid, std::array<unsigned, 3> block,
+                      std::vector<std::vector<std::byte>>& arguments) const {
   msl_dispatch dispatch{};
   dispatch.pipeline = static_cast<msl_pipeline*>(pipeline_);
   dispatch.workers = 1;
@@ -56,11 +70,12 @@ int FakeFunction::run(std::array<unsigned, 3> grid, std::array<unsigned, 3> bloc
     const msl_argument& argument = kernel->arguments[i];
     if (argument.index >= N_BUFFERS_AT_MOST) return INVALID_VALUE;
     msl_buffer& buffer = dispatch.buffers[argument.index];
-    if (argument.space == MSL_SPACE_CONSTANT) {
-      buffer = {arguments[i], SIZE_MAX / 2};  // by value; the size is not known here
+    if (argument.space == MSL_SPACE_CONSTANT && argument.nbytes > 0) {
+      buffer = {arguments[i].data(), arguments[i].size()};
       continue;
     }
-    const auto address = *static_cast<unsigned long long*>(arguments[i]);
+    unsigned long long address = 0;
+    std::memcpy(&address, arguments[i].data(), sizeof address);
     buffer = {reinterpret_cast<void*>(address), room_at(address)};
     if (buffer.nbytes == 0) return ILLEGAL_ADDRESS;
   }
@@ -69,6 +84,11 @@ int FakeFunction::run(std::array<unsigned, 3> grid, std::array<unsigned, 3> bloc
   if (status == MSL_OK && report.divergent_operations == 0) return SUCCESS;
   std::fprintf(stderr, "fake CUDA: %s: %s%s\n", kernel->name, report.message, report.divergence);
   return status == MSL_OUT_OF_BOUNDS ? ILLEGAL_ADDRESS : LAUNCH_FAILED;
+}
+
+void FakeLaunch::run() {
+  const int result = function->run(grid, block, arguments);
+  if (result != SUCCESS) state().sticky = result;
 }
 
 FakeModule* FakeModule::load(const char* image) {

@@ -1,9 +1,11 @@
 // A "cubin" of the fake NVRTC: the path of a shader library for the host, and the values of its function constants.
 #pragma once
 #include <array>
+#include <cstddef>
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 struct FakeLibrary;
 
@@ -14,12 +16,26 @@ class FakeFunction {
   FakeFunction(const FakeFunction&) = delete;
   FakeFunction& operator=(const FakeFunction&) = delete;
 
-  // Arguments as cuLaunchKernel takes them. Runs all threadgroups.
-  int run(std::array<unsigned, 3> grid, std::array<unsigned, 3> block, void** arguments) const;
+  // What cuLaunchKernel's `arguments` point to, one after the other.
+  std::vector<std::vector<std::byte>> copy_of(void** arguments) const;
+  // Runs all threadgroups.
+  int run(std::array<unsigned, 3> grid, std::array<unsigned, 3> block,
+          std::vector<std::vector<std::byte>>& arguments) const;
 
  private:
   const FakeLibrary& library_;
   void* pipeline_;
+};
+
+// A kernel with all that it is launched with.
+struct FakeLaunch {
+  FakeFunction* function;
+  std::array<unsigned, 3> grid;
+  std::array<unsigned, 3> block;
+  std::vector<std::vector<std::byte>> arguments;
+
+  // What goes wrong sticks to the context.
+  void run();
 };
 
 class FakeModule {
