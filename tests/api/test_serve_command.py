@@ -124,7 +124,7 @@ def test_a_cap_without_room_for_model_and_requests_is_refused() -> None:
     code, text = refused("demo", "--port", "0", "--memory", "40MB")
     assert code == 1
     assert text.splitlines()[-1].startswith("error: memory of 40 MB is below the ")
-    assert text.rstrip().endswith("requests 33.6 MB")
+    assert text.rstrip().endswith("requests 67.1 MB")
 
 
 SCRIPTS = {
