@@ -120,10 +120,11 @@ def test_a_model_that_cannot_be_loaded_ends_the_process(tmp_path: Path) -> None:
     assert text.splitlines()[-1].startswith("error: ")
 
 
-def test_a_cap_without_room_for_model_and_requests_is_refused() -> None:
-    code, text = refused("demo", "--port", "0", "--memory", "40MB")
+@pytest.mark.parametrize("cap", ["40 MB", "100 MB"])
+def test_a_cap_without_room_for_model_and_requests_is_refused(cap: str) -> None:
+    code, text = refused("demo", "--port", "0", "--memory", cap)
     assert code == 1
-    assert text.splitlines()[-1].startswith("error: memory of 40 MB is below the ")
+    assert text.splitlines()[-1].startswith(f"error: memory of {cap} is below the ")
     assert text.rstrip().endswith("requests 67.1 MB")
 
 

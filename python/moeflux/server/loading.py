@@ -44,7 +44,8 @@ class ModelSource:
         """What a memory cap leaves for the model, in bytes: requests take some of it."""
         if self.memory is None:
             return None
-        return max(0, parse_size(self.memory) - REQUESTS_NBYTES)
+        # Of a smaller cap one byte is left, for the load to tell all that is wanted.
+        return max(1, parse_size(self.memory) - REQUESTS_NBYTES)
 
     def load(self, options: ServerOptions) -> ServedModel:
         """Raises as `moeflux.load`, and ChatTemplateError for a template that is none."""
