@@ -119,7 +119,7 @@ def test_keys_that_no_header_carries_are_refused(key: str) -> None:
 
 @pytest.mark.parametrize(
     ("memory", "left"),
-    [(None, None), (160 * 2**20, 128 * 2**20), (2**20, 0), ("8GiB", 8 * 2**30 - 32 * 2**20)],
+    [(None, None), (192 * 2**20, 128 * 2**20), (2**20, 1), ("8GiB", 8 * 2**30 - 64 * 2**20)],
 )
 def test_a_memory_cap_leaves_room_for_requests(memory: int | str | None, left: int | None) -> None:
     assert ModelSource("demo", memory=memory).model_memory == left
