@@ -2,15 +2,19 @@
 
 Kernels as bench/metal.py measures them, as a table in Markdown. With --checkpoint, a folder that
 bench/random_checkpoint.py wrote for example, also tokens per second of the whole model with all of
-its experts in memory, and with the memory given.
+its experts in memory, and with the memory given; and of transformers in bfloat16 on the same GPU,
+where an interpreter that imports it is named.
 
-usage: python bench/gpu.py [--device cuda] [--checkpoint FOLDER] [--memory 8GB] [--result FILE]
+usage: python bench/gpu.py [--device cuda] [--checkpoint FOLDER] [--memory 8GB]
+       [--peer-python PROGRAM] [--result FILE]
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +34,9 @@ WORKING_SET = 1 << 30
 SECONDS = 0.05
 """For each kind of dispatch."""
 PROMPT_TOKENS, WARM_UP_TOKENS, DECODED_TOKENS = 2048, 32, 128
+DECODE_PROMPT_TOKENS = 64
+"""What is decoded follows so many."""
+PEER = Path(__file__).with_name("transformers_speed.py")
 
 
 def kernel_rows(device: Device, shapes: ModelShapes, copy: float) -> Iterator[str]:
@@ -71,14 +78,29 @@ def model_row(folder: Path, device: str, memory: str | None) -> str:
             session.prefill(prompt)
             prefill = n_prompt / (time.perf_counter() - started)
         session, seconds = model.session(), []
-        token = int(session.prefill(prompt[:64]).argmax())
-        for _ in range(min(WARM_UP_TOKENS + DECODED_TOKENS, n_prompt - 64)):
+        token = int(session.prefill(prompt[:DECODE_PROMPT_TOKENS]).argmax())
+        for _ in range(min(WARM_UP_TOKENS + DECODED_TOKENS, n_prompt - DECODE_PROMPT_TOKENS)):
             started = time.perf_counter()
             token = int(session.decode(token).argmax())
             seconds.append(time.perf_counter() - started)
         decode = 1 / statistics.median(seconds[WARM_UP_TOKENS:])
         share = stream.n_slots / stream.n_experts
-    return f"| {share:.0%} | {prefill:.0f} | {decode:.1f} |"
+    return f"| moeflux, 4 bits, {share:.0%} of the experts | {prefill:.0f} | {decode:.1f} |"
+
+
+def peer_row(folder: Path, device: str, python: str) -> str:
+    """The same of transformers, which loads its random weights for either measure."""
+
+    def speeds(prompt_tokens: int, tokens: int) -> dict[str, float]:
+        command = [python, str(PEER), str(folder), "--device", device]
+        command += ["--prompt-tokens", str(prompt_tokens), "--tokens", str(tokens)]
+        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        told: dict[str, float] = json.loads(output.splitlines()[-1])
+        return told
+
+    prefill = speeds(PROMPT_TOKENS, 1)["prefill_tokens_per_second"]
+    decode = speeds(DECODE_PROMPT_TOKENS, DECODED_TOKENS)["decode_tokens_per_second"]
+    return f"| transformers, bfloat16, all experts | {prefill:.0f} | {decode:.1f} |"
 
 
 def main() -> None:
@@ -87,6 +109,7 @@ def main() -> None:
     parser.add_argument("--model", choices=SHAPES, default="qwen3.6-35b-a3b")
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--memory", help="a second run of the checkpoint has so much")
+    parser.add_argument("--peer-python", help="an interpreter that imports transformers")
     parser.add_argument("--result", type=Path, help="write the tables there")
     arguments = parser.parse_args()
     device = open_device(arguments.device)
@@ -95,10 +118,12 @@ def main() -> None:
     lines.append(f"A copy of a GiB: {copy / 1e9:.0f} GB/s, read and written.")
     lines += kernel_rows(device, SHAPES[arguments.model], copy)
     if arguments.checkpoint:
-        lines += ["\n## The whole model\n", "| experts in memory | prefill tok/s | decode tok/s |"]
-        lines.append("| ---: | ---: | ---: |")
+        lines += ["\n## The whole model\n", "| engine | prefill tok/s | decode tok/s |"]
+        lines.append("| --- | ---: | ---: |")
         for memory in [None, *([arguments.memory] if arguments.memory else [])]:
             lines.append(model_row(arguments.checkpoint, arguments.device, memory))
+        if arguments.peer_python:
+            lines.append(peer_row(arguments.checkpoint, arguments.device, arguments.peer_python))
     text = "\n".join(lines) + "\n"
     print(text, end="")
     if arguments.result:
