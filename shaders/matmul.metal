@@ -16,6 +16,23 @@ inline TileMemory tile_of_tokens(threadgroup float4* weights, threadgroup float4
   return memory;
 }
 
+// A threadgroup's rows for one token, n_rows of each lane. How many does not change the sum of a row.
+template <uint n_rows>
+inline void multiply_token(Matrix matrix, device const float* x, constant MatmulParams& params, uint2 group,
+                           threadgroup float* staged, uint thread_index, device float* out) {
+  const uint lanes = lanes_per_row(params.cols, format);
+  const LaneRows rows = lane_rows(group.x * rows_per_threadgroup(n_rows, lanes), n_rows, lanes, thread_index);
+  float sums[n_rows];
+  row_products<n_rows>(matrix, x + ulong(group.y) * params.x_stride, staged, rows, sums);
+  if (rows.lane != 0) return;
+  device float* out_row = out + ulong(group.y) * params.out_stride;
+#pragma unroll
+  for (uint r = 0; r < n_rows; ++r) {
+    const uint row = rows.first + r * rows.stride;
+    if (row < params.rows) out_row[row] = accumulate != 0 ? out_row[row] + sums[r] : sums[r];
+  }
+}
+
 }  // namespace
 
 // threadgroups: [rows / rows_per_threadgroup, n_tokens].
@@ -26,19 +43,20 @@ kernel void matmul_decode(device const uchar* weight [[buffer(0)]], device const
                           uint thread_index [[thread_index_in_threadgroup]]) {
   threadgroup float4 staged[BLOCK_FLOATS / 4];
   const Matrix matrix = {weight, scales, biases, params.rows, params.cols, format};
-  const uint lanes = lanes_per_row(params.cols, format);
-  const uint first_row = group.x * rows_per_threadgroup(VECTOR_ROWS_PER_LANE, lanes);
-  const LaneRows rows = lane_rows(first_row, VECTOR_ROWS_PER_LANE, lanes, thread_index);
+  multiply_token<VECTOR_ROWS_PER_LANE>(matrix, x, params, group, reinterpret_cast<threadgroup float*>(staged),
+                                       thread_index, out);
+}
 
-  float sums[VECTOR_ROWS_PER_LANE];
-  row_products(matrix, x + ulong(group.y) * params.x_stride, reinterpret_cast<threadgroup float*>(staged), rows, sums);
-  if (rows.lane != 0) return;
-  device float* out_row = out + ulong(group.y) * params.out_stride;
-#pragma unroll
-  for (uint r = 0; r < VECTOR_ROWS_PER_LANE; ++r) {
-    const uint row = rows.first + r * rows.stride;
-    if (row < params.rows) out_row[row] = accumulate != 0 ? out_row[row] + sums[r] : sums[r];
-  }
+// The same for matrices of LARGE_MATRIX_ROWS or more.
+kernel void matmul_decode_large(device const uchar* weight [[buffer(0)]], device const uchar* scales [[buffer(1)]],
+                                device const uchar* biases [[buffer(2)]], device const float* x [[buffer(3)]],
+                                device float* out [[buffer(4)]], constant MatmulParams& params [[buffer(5)]],
+                                uint2 group [[threadgroup_position_in_grid]],
+                                uint thread_index [[thread_index_in_threadgroup]]) {
+  threadgroup float4 staged[BLOCK_FLOATS / 4];
+  const Matrix matrix = {weight, scales, biases, params.rows, params.cols, format};
+  multiply_token<LARGE_ROWS_PER_LANE>(matrix, x, params, group, reinterpret_cast<threadgroup float*>(staged),
+                                      thread_index, out);
 }
 
 // threadgroups: [rows / TILE_ROWS, n_tokens / TILE_TOKENS].

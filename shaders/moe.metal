@@ -146,7 +146,8 @@ kernel void expert_down_decode(device const uchar* slots [[buffer(0)]], device c
     for (uint i = place.z; i < group.count; i += n_threadgroups.z) {
       const uint pair = uint(pairs[group.first + i]);
       float sums[VECTOR_ROWS_PER_LANE];
-      row_products(matrix, x + ulong(pair) * params.cols, reinterpret_cast<threadgroup float*>(staged), rows, sums);
+      row_products<VECTOR_ROWS_PER_LANE>(matrix, x + ulong(pair) * params.cols,
+                                         reinterpret_cast<threadgroup float*>(staged), rows, sums);
 #pragma unroll
       for (uint r = 0; r < VECTOR_ROWS_PER_LANE; ++r) {
         const uint row = rows.first + r * rows.stride;
@@ -191,19 +192,20 @@ kernel void expert_down_prefill(device const uchar* slots [[buffer(0)]], device 
   }
 }
 
+static_assert(COMBINE_THREADS == 1024, "as the kernel's attribute says");
+
 // threadgroups: [n_tokens].
-kernel void moe_combine_norm(device float* h [[buffer(0)]], device const float* expert_out [[buffer(1)]],
-                             device const float* weights [[buffer(2)]], device const float* shared [[buffer(3)]],
-                             device const float* shared_gate [[buffer(4)]],
-                             device const uchar* norm_weight [[buffer(5)]], device float* out [[buffer(6)]],
-                             constant MoeCombineNormParams& params [[buffer(7)]],
-                             uint token [[threadgroup_position_in_grid]],
-                             uint thread_index [[thread_index_in_threadgroup]]) {
-  threadgroup float sums[ELEMENT_THREADS / SIMDGROUP_LANES];
+[[max_total_threads_per_threadgroup(1024)]] kernel void moe_combine_norm(
+    device float* h [[buffer(0)]], device const float* expert_out [[buffer(1)]],
+    device const float* weights [[buffer(2)]], device const float* shared [[buffer(3)]],
+    device const float* shared_gate [[buffer(4)]], device const uchar* norm_weight [[buffer(5)]],
+    device float* out [[buffer(6)]], constant MoeCombineNormParams& params [[buffer(7)]],
+    uint token [[threadgroup_position_in_grid]], uint thread_index [[thread_index_in_threadgroup]]) {
+  threadgroup float sums[COMBINE_THREADS / SIMDGROUP_LANES];
   const ExpertOutputs outputs = {expert_out, weights, shared, shared_gate, params.width, params.top_k};
   device float* h_row = h + ulong(token) * params.width;
   float sum = 0.0f;
-  for (uint col = thread_index; col < params.width; col += ELEMENT_THREADS) {
+  for (uint col = thread_index; col < params.width; col += COMBINE_THREADS) {
     const float value = h_row[col] + combined(outputs, token, col);
     h_row[col] = value;
     sum = fma(value, value, sum);
@@ -212,12 +214,12 @@ kernel void moe_combine_norm(device float* h [[buffer(0)]], device const float* 
   if (thread_index % SIMDGROUP_LANES == 0) sums[thread_index / SIMDGROUP_LANES] = sum;
   threadgroup_barrier(mem_flags::mem_threadgroup);
   float total = 0.0f;
-  for (uint i = 0; i < ELEMENT_THREADS / SIMDGROUP_LANES; ++i) total += sums[i];
+  for (uint i = 0; i < COMBINE_THREADS / SIMDGROUP_LANES; ++i) total += sums[i];
   const float scale = precise::rsqrt(total / float(params.width) + params.epsilon);
 
   device float* out_row = out + ulong(token) * params.width;
   const uint weight_low_bits = low_bits(norm_weight);
-  for (uint col = thread_index; col < params.width; col += ELEMENT_THREADS) {
+  for (uint col = thread_index; col < params.width; col += COMBINE_THREADS) {
     const float weight = load_element(norm_weight + col * dtype_nbytes(norm_dtype), weight_low_bits, norm_dtype);
     out_row[col] = h_row[col] * scale * weight;
   }

@@ -47,17 +47,18 @@ inline StagedBlock stage_block(device const float* x, uint first, uint cols, thr
   return block;
 }
 
-// Four of them; col counts from the first of the block.
-inline float4 staged_floats(StagedBlock block, uint col) {
-  return *reinterpret_cast<threadgroup const float4*>(block.x + staged_index(col));
+// 32 of them, four in a vector; first is a multiple of 32 that counts from the first of the block.
+inline threadgroup const float4* staged_vectors(StagedBlock block, uint first) {
+  return reinterpret_cast<threadgroup const float4*>(block.x + staged_index(first));
 }
 
 inline float add_dot(float4 a, float4 b, float sum) {
   return fma(a.w, b.w, fma(a.z, b.z, fma(a.y, b.y, fma(a.x, b.x, sum))));
 }
 
-// Adds the products of a block with affine rows; chunks of 32 columns.
-template <uint bits, uint n_rows>
+// Adds the products of a block with affine rows; chunks of 32 columns. `aligned`: they suit the widest loads, which
+// compilers then issue one after the other without a branch between them.
+template <uint bits, uint n_rows, bool aligned>
 inline void add_affine_products(thread const MatrixRow* rows, uint quant_format, StagedBlock block, LaneRows lanes,
                                 thread float* sums) {
   for (uint chunk = lanes.lane; chunk * 32 < block.count; chunk += lanes.lanes) {
@@ -66,14 +67,17 @@ inline void add_affine_products(thread const MatrixRow* rows, uint quant_format,
     Affine affine[n_rows];
 #pragma unroll
     for (uint r = 0; r < n_rows; ++r) {
-      load_words<bits>(rows[r].weight + ulong(col / 32) * bits * 4, rows[r].weight_low_bits, words + r * bits);
-      affine[r] = load_affine(rows[r], quant_format, col);
+      MatrixRow row = rows[r];
+      if (aligned) row.weight_low_bits = row.scale_low_bits = 0;
+      load_words<bits>(row.weight + ulong(col / 32) * bits * 4, row.weight_low_bits, words + r * bits);
+      affine[r] = load_affine(row, quant_format, col);
     }
+    threadgroup const float4* vectors = staged_vectors(block, chunk * 32);
     float products[n_rows] = {};
     float x_sum = 0.0f;
 #pragma unroll
     for (uint i = 0; i < 32; i += 4) {
-      const float4 x = staged_floats(block, chunk * 32 + i);
+      const float4 x = vectors[i / 4];
       x_sum += (x.x + x.y) + (x.z + x.w);
 #pragma unroll
       for (uint r = 0; r < n_rows; ++r) {
@@ -90,12 +94,31 @@ inline void add_affine_products(thread const MatrixRow* rows, uint quant_format,
   }
 }
 
+// The same for rows at any address.
+template <uint bits, uint n_rows>
+inline void add_affine_products(thread const MatrixRow* rows, uint quant_format, StagedBlock block, LaneRows lanes,
+                                thread float* sums) {
+  uint weight_low_bits = 0, scale_low_bits = 0;
+#pragma unroll
+  for (uint r = 0; r < n_rows; ++r) {
+    weight_low_bits |= rows[r].weight_low_bits;
+    scale_low_bits |= rows[r].scale_low_bits;
+  }
+  const uint widest = bits % 4 == 0 ? 16 : bits % 2 == 0 ? 8 : 4;
+  if (weight_low_bits % widest == 0 && scale_low_bits % dtype_nbytes(format_dtype(quant_format)) == 0) {
+    add_affine_products<bits, n_rows, true>(rows, quant_format, block, lanes, sums);
+  } else {
+    add_affine_products<bits, n_rows, false>(rows, quant_format, block, lanes, sums);
+  }
+}
+
 // Adds the products of a block with unquantised rows of n_cols columns; chunks of 8 columns.
 template <uint n_rows>
 inline void add_element_products(thread const MatrixRow* rows, uint dtype, uint n_cols, StagedBlock block,
                                  LaneRows lanes, thread float* sums) {
   for (uint chunk = lanes.lane; chunk * 8 < block.count; chunk += lanes.lanes) {
-    const float4 x0 = staged_floats(block, chunk * 8), x1 = staged_floats(block, chunk * 8 + 4);
+    threadgroup const float4* vectors = staged_vectors(block, chunk / 4 * 32);
+    const float4 x0 = vectors[chunk % 4 * 2], x1 = vectors[chunk % 4 * 2 + 1];
 #pragma unroll
     for (uint r = 0; r < n_rows; ++r) {
       float weights[8];
@@ -146,18 +169,19 @@ inline void lane_matrix_rows(Matrix matrix, LaneRows lanes, thread MatrixRow* ro
 }
 
 // sums[r] = row r of the lane times x, in every lane of the row. All threads of the threadgroup must take part.
+template <uint n_rows>
 inline void row_products(Matrix matrix, device const float* x, threadgroup float* staged, LaneRows lanes,
                          thread float* sums) {
-  MatrixRow rows[VECTOR_ROWS_PER_LANE];
-  lane_matrix_rows<VECTOR_ROWS_PER_LANE>(matrix, lanes, rows);
+  MatrixRow rows[n_rows];
+  lane_matrix_rows<n_rows>(matrix, lanes, rows);
 #pragma unroll
-  for (uint r = 0; r < VECTOR_ROWS_PER_LANE; ++r) sums[r] = 0.0f;
+  for (uint r = 0; r < n_rows; ++r) sums[r] = 0.0f;
   for (uint first = 0; first < matrix.cols; first += BLOCK_COLS) {
     const StagedBlock block = stage_block(x, first, matrix.cols, staged, lanes.thread_index);
-    add_products<VECTOR_ROWS_PER_LANE>(matrix, rows, block, lanes, sums);
+    add_products<n_rows>(matrix, rows, block, lanes, sums);
   }
 #pragma unroll
-  for (uint r = 0; r < VECTOR_ROWS_PER_LANE; ++r) sums[r] = lane_sum(sums[r], lanes.lanes);
+  for (uint r = 0; r < n_rows; ++r) sums[r] = lane_sum(sums[r], lanes.lanes);
 }
 
 // products[r] = silu(row r of gate_proj times x) * (row r of up_proj times x), as row_products does it.

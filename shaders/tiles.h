@@ -8,9 +8,11 @@ enum Tile : uint32 {
   SIMDGROUP_LANES = 32,
 
   // Products of weight rows with one activation row, which is staged BLOCK_COLS columns at a time.
-  VECTOR_SIMDGROUPS = 4,
-  VECTOR_ROWS_PER_LANE = 4,
-  FUSED_ROWS_PER_LANE = 2,  // of each of two matrices
+  VECTOR_SIMDGROUPS = 8,
+  VECTOR_ROWS_PER_LANE = 2,
+  FUSED_ROWS_PER_LANE = 1,  // of each of two matrices
+  LARGE_ROWS_PER_LANE = 4,  // where there are enough rows for all cores all the same
+  LARGE_MATRIX_ROWS = 65536,
   BLOCK_COLS = 2048,
   BLOCK_FLOATS = BLOCK_COLS + BLOCK_COLS / 32 * 4,  // with the gaps of staged_index()
 
@@ -34,6 +36,7 @@ enum Tile : uint32 {
 
   // Elementwise kernels and those with a row of activations per threadgroup.
   ELEMENT_THREADS = 256,
+  COMBINE_THREADS = 1024,
 };
 
 // How many pieces of `size` cover `count`.

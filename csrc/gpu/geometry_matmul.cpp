@@ -18,8 +18,10 @@ Launch matmul(const Dispatch& dispatch) {
   if (dispatch.step.prefill) {
     return {"matmul_prefill", {n_tiles(params.rows, TILE_ROWS), n_tiles(n_tokens, TILE_TOKENS)}, {kTileThreads}};
   }
-  const uint32 rows = rows_per_threadgroup(VECTOR_ROWS_PER_LANE, lanes_per_row(params.cols, format));
-  return {"matmul_decode", {n_tiles(params.rows, rows), n_tokens}, {kVectorThreads}};
+  const bool large = params.rows >= LARGE_MATRIX_ROWS;
+  const uint32 rows_per_lane = large ? LARGE_ROWS_PER_LANE : VECTOR_ROWS_PER_LANE;
+  const uint32 rows = rows_per_threadgroup(rows_per_lane, lanes_per_row(params.cols, format));
+  return {large ? "matmul_decode_large" : "matmul_decode", {n_tiles(params.rows, rows), n_tokens}, {kVectorThreads}};
 }
 
 Launch gate_up(const Dispatch& dispatch) {
@@ -39,7 +41,12 @@ Launch gate_up(const Dispatch& dispatch) {
 
 std::vector<Kernel> matmul_kernels() {
   return {
-      {"matmul", 5, sizeof(MatmulParams), {"format", "accumulate"}, {"matmul_decode", "matmul_prefill"}, matmul},
+      {"matmul",
+       5,
+       sizeof(MatmulParams),
+       {"format", "accumulate"},
+       {"matmul_decode", "matmul_decode_large", "matmul_prefill"},
+       matmul},
       {"gate_up",
        8,
        sizeof(GateUpParams),

@@ -50,7 +50,7 @@ Launch expert_down(const Dispatch& dispatch) {
 
 Launch moe_combine_norm(const Dispatch& dispatch) {
   dtype_constant(dispatch.constants, "norm_dtype");
-  return {"moe_combine_norm", {dispatch.step.n_tokens}, {ELEMENT_THREADS}};
+  return {"moe_combine_norm", {dispatch.step.n_tokens}, {COMBINE_THREADS}};
 }
 
 }  // namespace

@@ -99,12 +99,12 @@ def test_decode_window_holds_the_command_buffers_of_its_layer(
         session.decode(4)
         assert not path.exists()
     session.decode(4)
-    late = [f"layer {index} late experts"]
-    halves = [f"layer {index} mixer", f"layer {index} experts"]
-    assert traced(path) in (halves, halves + late)
+    early = f"layer {index} early experts"
+    parts = [f"layer {index} {part}" for part in ("mixer", "shared expert", "experts")]
+    assert [label for label in traced(path) if label != early] == parts
 
 
-def test_decode_window_holds_late_experts_too(
+def test_decode_window_holds_early_experts_too(
     tiny_folder: Callable[[str, str], Path],
     monkeypatch: pytest.MonkeyPatch,
     device: TracingDevice,
@@ -114,15 +114,15 @@ def test_decode_window_holds_late_experts_too(
     folder, settings = tiny_folder("qwen3_5_moe", "mlx"), Settings(prefetch="off")
     with moeflux.load(folder, device="cpu", settings=settings) as probe:
         needs = probe.memory_needs
-    few_slots = needs.fixed_nbytes + 4 * needs.slot_nbytes
-    with moeflux.load(folder, device="cpu", memory=few_slots, settings=settings) as model:
+    some_slots = needs.fixed_nbytes + 16 * needs.slot_nbytes
+    with moeflux.load(folder, device="cpu", memory=some_slots, settings=settings) as model:
         runtime = model.runtime
         runtime.queue = TracedQueue(runtime.queue, device)  # type: ignore[assignment]
         wanted = Settings(
             gpu_capture_path=str(path),
             gpu_capture_mode="decode",
-            gpu_capture_token=0,
-            gpu_capture_layer=1,
+            gpu_capture_token=2,
+            gpu_capture_layer=0,
         )
         runtime.capture = StepCapture.from_settings(
             device,  # type: ignore[arg-type]
@@ -130,8 +130,11 @@ def test_decode_window_holds_late_experts_too(
             N_LAYERS,
             runtime.drain,
         )
-        model.session().decode(5)
-    assert traced(path) == [f"layer 1 {half}" for half in ("mixer", "experts", "late experts")]
+        session = model.session()
+        for token in (5, 6, 7):  # of the last one's experts in layer 0, one has been read before
+            session.decode(token)
+    parts = ("mixer", "shared expert", "early experts", "experts")
+    assert traced(path) == [f"layer 0 {part}" for part in parts]
 
 
 @pytest.mark.parametrize("mode", ["prefill", "decode"])

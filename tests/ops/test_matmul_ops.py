@@ -50,6 +50,16 @@ def test_matmul_of_unquantised_elements(device: Device, form: MatrixFormat) -> N
 
 
 @pytest.mark.parametrize(
+    "form", [MatrixFormat(Dtype.BFLOAT16, 4, 64), MatrixFormat(Dtype.BFLOAT16)], ids=format_name
+)
+def test_matmul_of_a_vocabulary(device: Device, form: MatrixFormat) -> None:
+    weight = random_matrix(5, 65539, 64, form)
+    x = random_array(6, 2, 64)
+    out = run_matmul(device, weight, x, [2])
+    assert_close(out, reference.matmul(weight.dense, x), form.dtype)
+
+
+@pytest.mark.parametrize(
     "form", [MatrixFormat(Dtype.BFLOAT16, 4, 64), *UNQUANTISED], ids=format_name
 )
 def test_matmul_accumulates(device: Device, form: MatrixFormat) -> None:

@@ -41,9 +41,10 @@ def test_each_part_of_a_token_has_a_row_of_its_own(hybrid: moeflux.Model) -> Non
     session.prefill([1, 2, 3])
     with moeflux.profile() as profile:
         session.decode(4)
-    halves = [f"layer {index} {half}" for index in range(N_LAYERS) for half in ("mixer", "experts")]
-    counts = {label: row.count for label, row in profile.dump() if "late" not in label}
-    assert counts == dict.fromkeys(["embedding", *halves, "head"], 1)
+    halves = ("mixer", "shared expert", "experts")
+    wanted = [f"layer {index} {half}" for index in range(N_LAYERS) for half in halves]
+    counts = {label: row.count for label, row in profile.dump() if "early" not in label}
+    assert counts == dict.fromkeys(["embedding", *wanted, "head"], 1)
 
 
 def test_each_part_of_a_prompt_has_a_row_of_its_own(hybrid: moeflux.Model) -> None:

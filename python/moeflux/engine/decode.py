@@ -26,11 +26,12 @@ class LayerRecordings:
 class SparseRecordings:
     """The expert half, what the host reads before it, and the next layer's router."""
 
+    shared: Recording | None
+    """The shared expert, if there is one; it runs while the host looks after the routed ones."""
+    early_experts: Recording
+    """The experts that are in memory, where others have to be waited for."""
     experts: Recording
-    """The shared expert and the routed experts that are in memory."""
-    late_experts: Recording
-    """Those that had to be waited for."""
-    combine: Recording
+    """The others, or all of them; then the sum of all outputs."""
     routed: Int32Array
     """The experts routed to, [1, K], once the mixer half has finished."""
     next_layer: NextRouter | None
@@ -75,36 +76,43 @@ class DecodeStep:
                 commands = runtime.begin_layer(commands, step, layer.index)
                 commands.replay(layer.mixer)
                 if layer.sparse is not None:
-                    runtime.finish(commands)
+                    runtime.commit(commands)
+                    self._commit_shared(layer.index, layer.sparse, step)
+                    runtime.wait(commands)
                     commands = self._experts(layer.index, layer.sparse, step)
             commands = runtime.begin_layer(commands, step, len(self._layers))
             commands.replay(self._head)
             runtime.finish(commands)
         return self._logits.copy()
 
+    def _commit_shared(self, index: int, sparse: SparseRecordings, step: Step) -> None:
+        if sparse.shared is not None:
+            commands = self._runtime.command_buffer(step, f"layer {index} shared expert")
+            commands.replay(sparse.shared)
+            self._runtime.commit(commands)
+
     def _experts(self, index: int, sparse: SparseRecordings, step: Step) -> CommandBuffer | None:
-        """The expert half: what is in memory is computed while the rest is read.
+        """The routed experts: what is in memory is computed while the rest is read.
 
         What follows goes into the command buffer that is returned, if any is left to be committed.
         """
         runtime = self._runtime
         runtime.experts.release_all()
         routed = self._routed(index, sparse)
-        ready, late = runtime.decode_tables
+        table, early_table = runtime.decode_tables
         fetch = runtime.experts.begin_fetch(index, routed)
-        ready.set_token(routed, fetch.ready)
+        if fetch.pending and fetch.ready:
+            early_table.set_token(routed, fetch.ready)
+            early = runtime.command_buffer(step, f"layer {index} early experts")
+            early.replay(sparse.early_experts)
+            runtime.commit(early)
+        table.set_token(routed, fetch.wait() if fetch.pending else fetch.ready)
         commands = runtime.command_buffer(step, f"layer {index} experts")
         commands.replay(sparse.experts)
-        if not fetch.pending:
-            commands.replay(sparse.combine)
-            runtime.commit(commands)
-            return None
+        if fetch.pending:
+            return commands
         runtime.commit(commands)
-        late.set_token(routed, fetch.wait())
-        commands = runtime.command_buffer(step, f"layer {index} late experts")
-        commands.replay(sparse.late_experts)
-        commands.replay(sparse.combine)
-        return commands
+        return None
 
     def _routed(self, index: int, sparse: SparseRecordings) -> list[int]:
         """The experts that a layer routes to; prefetch is told what the next router guesses."""
@@ -126,17 +134,18 @@ class DecodeStep:
         decoder.encode_mixer(mixer, layer, state, work)
         if not isinstance(layer.mlp, SparseMoe):
             return LayerRecordings(layer.index, mixer, None)
-        moe, x, (ready, late) = layer.mlp, decoder.normed(work), runtime.decode_tables
-        experts, late_experts, combine = record(), record(), record()
-        moe.encode_shared(experts, x, work)
-        moe.encode_experts(experts, x, ready.batch, work)
-        moe.encode_experts(late_experts, x, late.batch, work)
-        decoder.encode_combine(combine, layer, work)
+        moe, x, (table, early_table) = layer.mlp, decoder.normed(work), runtime.decode_tables
+        shared = record() if moe.shared is not None else None
+        early_experts, experts = record(), record()
+        if shared is not None:
+            moe.encode_shared(shared, x, work)
+        moe.encode_experts(early_experts, x, early_table.batch, work)
+        moe.encode_experts(experts, x, table.batch, work)
+        decoder.encode_combine(experts, layer, work)
         routed = int32_array(routed_experts(work, moe.top_k).experts, 1, moe.top_k)
         next_layer = self._record_next_router(mixer, layer)
-        return LayerRecordings(
-            layer.index, mixer, SparseRecordings(experts, late_experts, combine, routed, next_layer)
-        )
+        sparse = SparseRecordings(shared, early_experts, experts, routed, next_layer)
+        return LayerRecordings(layer.index, mixer, sparse)
 
     def _record_next_router(self, mixer: Recording, layer: DecoderLayer) -> NextRouter | None:
         """Behind the mixer half, where prefetch asks for it and a later layer has experts."""

@@ -83,7 +83,7 @@ class Runtime:
         self.prefill_work = Workspace(self.device, self.prefill_chunk)
         self.logit_work = Workspace(self.device, LOGIT_ROWS)
         self.decode_tables = self.expert_table(1), self.expert_table(1)
-        """For the experts that are in memory, and for those that are waited for."""
+        """For all experts or those waited for, and for those that are in memory meanwhile."""
 
     def expert_table(self, max_tokens: int) -> ExpertTable:
         """A table for the experts of up to `max_tokens` tokens."""
