@@ -21,26 +21,49 @@ struct TileTokens {
   uint n_tokens;
 };
 
-// Copies columns first .. first + TILE_COLS - 1 of the tile's tokens; zeros behind the last token and column.
-inline void stage_activations(TileTokens tokens, uint first, uint cols, TileMemory memory, uint thread_index) {
-  const uint col = thread_index % TILE_COLS;
-  for (uint token = thread_index / TILE_COLS; token < TILE_TOKENS;
-       token += TILE_SIMDGROUPS * SIMDGROUP_LANES / TILE_COLS) {
-    float value = 0.0f;
-    if (token < tokens.n_tokens && first + col < cols) {
-      value = tokens.x[ulong(memory.x_rows[token]) * tokens.stride + first + col];
-    }
-    memory.x[token * TILE_COL_STRIDE + col] = value;
+enum : uint { TILE_X_VALUES = TILE_TOKENS * TILE_COLS / (TILE_SIMDGROUPS * SIMDGROUP_LANES) };
+
+// What a thread brings to TILE_COLS columns of a tile, on its way from the device's memory.
+struct LoadedPart {
+  uint words[16];  // of one row: codes, or elements as bits of floats
+  Affine affine;
+  float x[TILE_X_VALUES];
+};
+
+// Columns first .. first + TILE_COLS - 1 of the tile's tokens; zeros behind the last token and column.
+inline void load_activations(TileTokens tokens, uint first, uint cols, TileMemory memory, uint thread_index,
+                             thread LoadedPart& part) {
+  const uint col = first + thread_index % TILE_COLS;
+#pragma unroll
+  for (uint i = 0; i < TILE_X_VALUES; ++i) {
+    const uint token = thread_index / TILE_COLS + i * (TILE_SIMDGROUPS * SIMDGROUP_LANES / TILE_COLS);
+    part.x[i] = 0.0f;
+    if (token < tokens.n_tokens && col < cols) part.x[i] = tokens.x[ulong(memory.x_rows[token]) * tokens.stride + col];
   }
 }
 
-// Codes 16 * half_index .. of the 32 that begin at column `first`, as weights at tile[0], tile[TILE_ROW_STRIDE], ..
+inline void store_activations(thread const LoadedPart& part, TileMemory memory, uint thread_index) {
+#pragma unroll
+  for (uint i = 0; i < TILE_X_VALUES; ++i) {
+    const uint token = thread_index / TILE_COLS + i * (TILE_SIMDGROUPS * SIMDGROUP_LANES / TILE_COLS);
+    memory.x[token * TILE_COL_STRIDE + thread_index % TILE_COLS] = part.x[i];
+  }
+}
+
+// Codes 16 * half_index .. of the 32 that begin at column `first`.
 template <uint bits>
-inline void stage_codes(MatrixRow row, uint quant_format, uint first, uint half_index, threadgroup float* tile) {
-  const Affine affine = load_affine(row, quant_format, first);
+inline void load_codes(MatrixRow row, uint quant_format, uint first, uint half_index, thread LoadedPart& part) {
+  part.affine = load_affine(row, quant_format, first);
   device const uchar* codes = row.weight + (ulong(first / 32) * bits + half_index * (bits / 2)) * 4;
+  load_words<(bits + 1) / 2>(codes, low_bits(codes), part.words);
+}
+
+// The same as weights at tile[0], tile[TILE_ROW_STRIDE], ..
+template <uint bits>
+inline void store_codes(thread const LoadedPart& part, uint half_index, threadgroup float* tile) {
   uint words[(bits + 1) / 2];
-  load_words<(bits + 1) / 2>(codes, low_bits(codes), words);
+#pragma unroll
+  for (uint i = 0; i < (bits + 1) / 2; ++i) words[i] = part.words[i];
   if (bits % 2 == 1 && half_index == 1) {
 #pragma unroll
     for (uint i = 0; i < bits / 2; ++i) words[i] = words[i] >> 16 | words[i + 1] << 16;
@@ -48,13 +71,13 @@ inline void stage_codes(MatrixRow row, uint quant_format, uint first, uint half_
   }
 #pragma unroll
   for (uint i = 0; i < 16; ++i) {
-    tile[i * TILE_ROW_STRIDE] = fma(affine.scale, centred_code<bits>(words, i), affine.bias);
+    tile[i * TILE_ROW_STRIDE] = fma(part.affine.scale, centred_code<bits>(words, i), part.affine.bias);
   }
 }
 
 // Half of the columns first .. first + TILE_COLS - 1 of one row of any format, zeros behind the last of n_cols.
-inline void stage_row(MatrixRow row, uint quant_format, uint n_cols, uint first, uint half_index,
-                      threadgroup float* tile) {
+inline void load_row(MatrixRow row, uint quant_format, uint n_cols, uint first, uint half_index,
+                     thread LoadedPart& part) {
   switch (format_bits(quant_format)) {
     case 0:
 #pragma unroll
@@ -62,26 +85,53 @@ inline void stage_row(MatrixRow row, uint quant_format, uint n_cols, uint first,
         float elements[8];
         load_elements(row, format_dtype(quant_format), n_cols, first + 16 * half_index + i, elements);
 #pragma unroll
-        for (uint j = 0; j < 8; ++j) tile[(i + j) * TILE_ROW_STRIDE] = elements[j];
+        for (uint j = 0; j < 8; ++j) part.words[i + j] = as_type<uint>(elements[j]);
       }
       break;
     case 2:
-      stage_codes<2>(row, quant_format, first, half_index, tile);
+      load_codes<2>(row, quant_format, first, half_index, part);
       break;
     case 3:
-      stage_codes<3>(row, quant_format, first, half_index, tile);
+      load_codes<3>(row, quant_format, first, half_index, part);
       break;
     case 4:
-      stage_codes<4>(row, quant_format, first, half_index, tile);
+      load_codes<4>(row, quant_format, first, half_index, part);
       break;
     case 5:
-      stage_codes<5>(row, quant_format, first, half_index, tile);
+      load_codes<5>(row, quant_format, first, half_index, part);
       break;
     case 6:
-      stage_codes<6>(row, quant_format, first, half_index, tile);
+      load_codes<6>(row, quant_format, first, half_index, part);
       break;
     case 8:
-      stage_codes<8>(row, quant_format, first, half_index, tile);
+      load_codes<8>(row, quant_format, first, half_index, part);
+      break;
+  }
+}
+
+inline void store_row(thread const LoadedPart& part, uint quant_format, uint half_index, threadgroup float* tile) {
+  switch (format_bits(quant_format)) {
+    case 0:
+#pragma unroll
+      for (uint i = 0; i < 16; ++i) tile[i * TILE_ROW_STRIDE] = as_type<float>(part.words[i]);
+      break;
+    case 2:
+      store_codes<2>(part, half_index, tile);
+      break;
+    case 3:
+      store_codes<3>(part, half_index, tile);
+      break;
+    case 4:
+      store_codes<4>(part, half_index, tile);
+      break;
+    case 5:
+      store_codes<5>(part, half_index, tile);
+      break;
+    case 6:
+      store_codes<6>(part, half_index, tile);
+      break;
+    case 8:
+      store_codes<8>(part, half_index, tile);
       break;
   }
 }
@@ -182,28 +232,48 @@ inline void store_tile_sums(thread const TileSums& sums, TileMemory memory, uint
   threadgroup_barrier(mem_flags::mem_threadgroup);
 }
 
-// memory.weights[token][i] = row i of the tile times the token. Thread j brings row j % TILE_ROWS. All must take part;
-// x_rows and out_rows may have been written just before.
-inline void tile_products(TileRow row, TileTokens tokens, TileMemory memory, uint thread_index) {
+// A thread's part of columns first .. first + TILE_COLS - 1.
+inline void load_part(TileRow row, TileTokens tokens, TileMemory memory, uint first, uint thread_index,
+                      thread LoadedPart& part) {
+  const uint half_index = thread_index / TILE_ROWS;
+  load_activations(tokens, first, row.cols, memory, thread_index, part);
+  if (row.of_first) {
+    load_row(row.row, row.first_format, row.cols, first, half_index, part);
+  } else {
+    load_row(row.row, row.second_format, row.cols, first, half_index, part);
+  }
+}
+
+inline void store_part(TileRow row, thread const LoadedPart& part, TileMemory memory, uint thread_index) {
   const uint tile_row = thread_index % TILE_ROWS, half_index = thread_index / TILE_ROWS;
-  const uint simdgroup = thread_index / SIMDGROUP_LANES;
   threadgroup float* tile = memory.weights + half_index * 16 * TILE_ROW_STRIDE + tile_row;
+  store_activations(part, memory, thread_index);
+  if (row.of_first) {
+    store_row(part, row.first_format, half_index, tile);
+  } else {
+    store_row(part, row.second_format, half_index, tile);
+  }
+}
+
+// memory.weights[token][i] = row i of the tile times the token. Thread j brings row j % TILE_ROWS. All must take part;
+// x_rows and out_rows may have been written just before. The next columns are loaded while these are multiplied.
+inline void tile_products(TileRow row, TileTokens tokens, TileMemory memory, uint thread_index) {
+  const uint simdgroup = thread_index / SIMDGROUP_LANES;
   TileSums totals, sums;
   clear_tile_sums(totals);
   clear_tile_sums(sums);
+  LoadedPart part;
+  threadgroup_barrier(mem_flags::mem_threadgroup);
+  load_part(row, tokens, memory, 0, thread_index, part);
   for (uint first = 0; first < row.cols; first += TILE_COLS) {
     if (first != 0 && first % SUMMED_COLS == 0) {
       add_tile_sums(sums, totals);
       clear_tile_sums(sums);
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    stage_activations(tokens, first, row.cols, memory, thread_index);
-    if (row.of_first) {
-      stage_row(row.row, row.first_format, row.cols, first, half_index, tile);
-    } else {
-      stage_row(row.row, row.second_format, row.cols, first, half_index, tile);
-    }
+    store_part(row, part, memory, thread_index);
     threadgroup_barrier(mem_flags::mem_threadgroup);
+    if (first + TILE_COLS < row.cols) load_part(row, tokens, memory, first + TILE_COLS, thread_index, part);
     add_tile_products(memory, tokens.n_tokens, simdgroup, sums);
   }
   add_tile_sums(sums, totals);

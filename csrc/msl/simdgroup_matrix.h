@@ -6,6 +6,13 @@
 
 #include "vector.h"
 
+namespace msl {
+
+template <class T>
+struct MatrixMemory;
+
+}  // namespace msl
+
 namespace metal {
 
 MSL_INLINE uint matrix_row(uint lane) { return lane / 4; }
@@ -15,11 +22,15 @@ template <class T, int rows, int cols>
 struct simdgroup_matrix {
   static_assert(rows == 8 && cols == 8, "Metal's simdgroup matrices are 8x8");
   vec<T, 2> held;
+  msl::MatrixMemory<T> memory;  // what a target keeps beside them
 
   simdgroup_matrix() = default;
   // A diagonal matrix, as Metal has it.
   MSL_INLINE explicit simdgroup_matrix(T diagonal);
-  MSL_INLINE vec<T, 2>& thread_elements() { return held; }
+  MSL_INLINE vec<T, 2>& thread_elements() {
+    memory.forget();
+    return held;
+  }
   MSL_INLINE const vec<T, 2>& thread_elements() const { return held; }
 };
 
@@ -31,6 +42,7 @@ template <class T, int rows, int cols>
 MSL_INLINE simdgroup_matrix<T, rows, cols> make_filled_simdgroup_matrix(T value) {
   simdgroup_matrix<T, rows, cols> matrix;
   matrix.held = vec<T, 2>(value);
+  matrix.memory.fill(value);
   return matrix;
 }
 

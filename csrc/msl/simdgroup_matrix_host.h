@@ -5,6 +5,17 @@
 #include "simdgroup_host.h"
 #include "simdgroup_matrix.h"
 
+namespace msl {
+
+// Nothing.
+template <class T>
+struct MatrixMemory {
+  void fill(T) {}
+  void forget() {}
+};
+
+}  // namespace msl
+
 namespace metal {
 
 template <class T, int rows, int cols>
