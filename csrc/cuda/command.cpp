@@ -65,7 +65,7 @@ Submissions::~Submissions() {
 
 std::shared_ptr<Submission> Submissions::submit(CommandList& list, Step step, const std::string& label, bool timed) {
   const ContextScope scope(*objects_);
-  if (objects_->lost()) throw command_error(objects_->driver(), kLaunchTimeout, label);
+  if (objects_->lost()) throw command_error(objects_->driver(), objects_->lost_by(), label);
   Work work(objects_, list.commands(), step, timed ? Work::Replays::separately : Work::Replays::as_graphs);
 
   const std::lock_guard lock(mutex_);

@@ -36,6 +36,7 @@ void find_all(const SharedObject& library, DriverFunctions& call) {
   find(call.copy_async, "cuMemcpyDtoDAsync_v2");
   find(call.stream_create, "cuStreamCreate");
   find(call.stream_destroy, "cuStreamDestroy_v2");
+  find(call.stream_query, "cuStreamQuery");
   find(call.event_create, "cuEventCreate");
   find(call.event_destroy, "cuEventDestroy_v2");
   find(call.event_record, "cuEventRecord");

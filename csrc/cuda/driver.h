@@ -73,6 +73,7 @@ struct DriverFunctions {
   Result (*copy_async)(DevicePointer destination, DevicePointer source, std::size_t nbytes, StreamHandle stream);
   Result (*stream_create)(StreamHandle* stream, unsigned flags);
   Result (*stream_destroy)(StreamHandle stream);
+  Result (*stream_query)(StreamHandle stream);
   Result (*event_create)(EventHandle* event, unsigned flags);
   Result (*event_destroy)(EventHandle event);
   Result (*event_record)(EventHandle event, StreamHandle stream);

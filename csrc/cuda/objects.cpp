@@ -42,15 +42,16 @@ DeviceObjects::~DeviceObjects() {
   call().context_release(device_);
 }
 
-Result DeviceObjects::wait(EventHandle event) {
+template <typename Query>
+Result DeviceObjects::poll(const Query& query) {
   const Clock::time_point start = Clock::now();
   for (;;) {
-    if (lost_) return kLaunchTimeout;
-    const Result result = call().event_query(event);
+    if (lost()) return lost_;
+    const Result result = query();
     if (result != kNotReady) return result;
     const Clock::duration waited = Clock::now() - start;
     if (std::chrono::duration<double>(waited).count() > longest_wait_seconds_) {
-      lost_ = true;
+      lost_ = kLaunchTimeout;
     } else if (waited < kSpinTime) {
       std::this_thread::yield();
     } else {
@@ -59,10 +60,25 @@ Result DeviceObjects::wait(EventHandle event) {
   }
 }
 
+Result DeviceObjects::wait(EventHandle event) {
+  return poll([&] { return call().event_query(event); });
+}
+
+void DeviceObjects::drain(StreamHandle stream) {
+  const Result result = poll([&] { return call().stream_query(stream); });
+  Result not_lost = kSuccess;
+  if (result != kSuccess) lost_.compare_exchange_strong(not_lost, result);
+}
+
 void DeviceObjects::finish_copies(const std::string& what) {
-  const Event end(*this);
-  driver_->check(call().event_record(end.get(), copies_), what);
-  driver_->check(wait(end.get()), what);
+  try {
+    const Event end(*this);
+    driver_->check(call().event_record(end.get(), copies_), what);
+    driver_->check(wait(end.get()), what);
+  } catch (const DeviceError&) {
+    drain(copies_);  // the caller is about to free what is copied
+    throw;
+  }
 }
 
 EventHandle DeviceObjects::take_event() {

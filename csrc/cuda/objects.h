@@ -34,9 +34,14 @@ class DeviceObjects {
   StreamHandle copies() const { return copies_; }
 
   // Blocks until the event has happened and gives what it gave: an error of the work before it, or kLaunchTimeout
-  // after the longest wait. From then on the device counts as lost, and nothing waits for it any more.
+  // after the longest wait. From then on the device counts as lost, and nothing waits for it any more: all waits give
+  // what it was lost by.
   Result wait(EventHandle event);
-  bool lost() const { return lost_; }
+  // Blocks until nothing is under way on a stream whose events cannot tell it. A device that cannot tell either counts
+  // as lost, since what it writes to or reads from could not be used again.
+  void drain(StreamHandle stream);
+  bool lost() const { return lost_ != kSuccess; }
+  Result lost_by() const { return lost_; }
   // Blocks until what is queued on `copies` so far has ended. Throws DeviceError.
   void finish_copies(const std::string& what);
 
@@ -51,6 +56,10 @@ class DeviceObjects {
   void put_lane(std::unique_ptr<StagingLane> lane);
 
  private:
+  // Asks until the answer is not kNotReady, at most for the longest wait.
+  template <typename Query>
+  Result poll(const Query& query);
+
   OwnerProcess owner_;
   std::shared_ptr<const Driver> driver_;
   int device_;
@@ -58,7 +67,7 @@ class DeviceObjects {
   ContextHandle context_ = nullptr;
   StreamHandle commands_ = nullptr;
   StreamHandle copies_ = nullptr;
-  std::atomic<bool> lost_{false};
+  std::atomic<Result> lost_{kSuccess};
   std::atomic<std::int64_t> allocated_nbytes_{0};
   std::mutex events_mutex_;
   std::vector<EventHandle> events_;

@@ -33,19 +33,29 @@ StagingLane::~StagingLane() {
 
 StagingLane::Block& StagingLane::block() {
   Block& block = blocks_[next_];
-  if (block.is_under_way) {
-    block.is_under_way = false;
-    objects_.driver().check(objects_.wait(block.sent.get()), "a copy of read bytes to the GPU");
-  }
+  objects_.driver().check(wait(block), "a copy of read bytes to the GPU");
   return block;
+}
+
+Result StagingLane::mark(Block& block) {
+  const Result result = objects_.call().event_record(block.sent.get(), stream_);
+  block.is_under_way = result == kSuccess;
+  if (result != kSuccess) objects_.drain(stream_);
+  return result;
+}
+
+Result StagingLane::wait(Block& block) {
+  if (!block.is_under_way) return kSuccess;
+  block.is_under_way = false;
+  const Result result = objects_.wait(block.sent.get());
+  if (result != kSuccess) objects_.drain(stream_);
+  return result;
 }
 
 Result StagingLane::finish() {
   Result first = kSuccess;
   for (Block& block : blocks_) {
-    if (!block.is_under_way) continue;
-    block.is_under_way = false;
-    const Result result = objects_.wait(block.sent.get());
+    const Result result = wait(block);
     if (first == kSuccess) first = result;
   }
   return first;
@@ -67,8 +77,7 @@ void CudaTransfer::send(std::size_t offset, std::size_t nbytes) {
   const Driver& driver = objects_->driver();
   const std::string what = "a copy of " + std::to_string(nbytes) + " read bytes to the GPU";
   driver.check(driver.call().copy_to_device_async(address_ + offset, block.address, nbytes, lane_->stream()), what);
-  driver.check(driver.call().event_record(block.sent.get(), lane_->stream()), what);
-  block.is_under_way = true;
+  driver.check(lane_->mark(block), what);
   lane_->turn();
 }
 
@@ -80,8 +89,8 @@ std::span<const std::byte> CudaTransfer::fetch(std::size_t offset, std::size_t n
   const Driver& driver = objects_->driver();
   const std::string what = "a copy of " + std::to_string(n_fetched) + " bytes from the GPU";
   driver.check(driver.call().copy_to_host_async(block.address, address_ + offset, n_fetched, lane_->stream()), what);
-  driver.check(driver.call().event_record(block.sent.get(), lane_->stream()), what);
-  driver.check(objects_->wait(block.sent.get()), what);
+  driver.check(lane_->mark(block), what);
+  driver.check(lane_->wait(block), what);
   return {block.address, n_fetched};
 }
 

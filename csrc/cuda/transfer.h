@@ -29,6 +29,10 @@ class StagingLane {
   Block& block();
   void turn() { next_ = 1 - next_; }
   StreamHandle stream() const { return stream_; }
+  // What was queued last is the block's copy. After a failure nothing is under way.
+  Result mark(Block& block);
+  // Blocks until the block's copy has ended. After a failure nothing is under way.
+  Result wait(Block& block);
   // Blocks until no copy is under way, and gives the first failure.
   Result finish();
 

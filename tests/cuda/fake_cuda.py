@@ -40,8 +40,12 @@ class FakeCuda:
         self._compiler.fake_fail_next_compile(result)
 
     def hang(self) -> None:
-        """No stream begins anything more until the reset."""
+        """No stream that there is begins anything more until it goes on, or the reset."""
         self._driver.fake_hang(1)
+
+    def go_on(self) -> None:
+        """Streams that hang go on."""
+        self._driver.fake_hang(0)
 
     def set(self, name: str, value: int) -> None:
         """capability (90 for 9.0), driver_version, n_devices or total_nbytes."""

@@ -10,7 +10,7 @@ from fake_cuda import FakeCuda
 from norms import NORMED, PARAMS, STEP, WIDTH, X
 
 from moeflux import _core
-from moeflux.errors import DeviceError, OutOfMemoryError
+from moeflux.errors import DeviceError, OutOfMemoryError, ReadTimeoutError
 
 OUT_OF_MEMORY = 2
 INVALID_VALUE = 1
@@ -148,3 +148,35 @@ def test_a_read_whose_bytes_do_not_get_to_the_device_fails_once(
     assert ticket.done
     pool.submit(file, 0, 3_000_000, slots).wait()
     assert cuda.download(slots) == b"x" * 3_000_000
+
+
+@pytest.mark.parametrize("entry_point", ["cuEventRecord", "cuEventQuery"])
+def test_a_read_is_done_only_when_no_copy_of_it_is_under_way(
+    fake: FakeCuda, cuda: _core.Device, tmp_path: Path, entry_point: str
+) -> None:
+    path = tmp_path / "experts"
+    path.write_bytes(b"x" * 1000)
+    slots, pool, file = cuda.buffer(1000), cuda.read_pool(1), _core.File(path)
+    pool.submit(file, 0, 1000, slots).wait()  # so that the stream is there to hang
+    fake.hang()
+    fake.fail(entry_point, INVALID_VALUE)
+    ticket = pool.submit(file, 0, 1000, slots)
+    with pytest.raises(ReadTimeoutError):
+        ticket.wait(0.3)
+    fake.go_on()
+    with pytest.raises(DeviceError, match="read bytes to the GPU"):
+        ticket.wait(60)
+    assert ticket.done
+
+
+def test_a_device_that_cannot_tell_what_is_under_way_is_lost(
+    fake: FakeCuda, cuda: _core.Device, tmp_path: Path
+) -> None:
+    path = tmp_path / "experts"
+    path.write_bytes(b"x" * 1000)
+    slots, pool, file = cuda.buffer(1000), cuda.read_pool(1), _core.File(path)
+    for entry_point in ("cuEventRecord", "cuStreamQuery"):
+        fake.fail(entry_point, INVALID_VALUE)
+    for _ in range(2):
+        with pytest.raises(DeviceError, match="read bytes to the GPU"):
+            pool.submit(file, 0, 1000, slots).wait()

@@ -202,6 +202,10 @@ ENTRY cuStreamDestroy_v2(FakeStream* stream) {
   count_live("stream", -1);
   return entered("cuStreamDestroy_v2");
 }
+ENTRY cuStreamQuery(FakeStream* stream) {
+  if (const int result = entered_context("cuStreamQuery"); result != SUCCESS) return result;
+  return stream->idle() ? SUCCESS : NOT_READY;
+}
 // Events are shared with the streams that will reach them.
 ENTRY cuEventCreate(std::shared_ptr<FakeEvent>** event, unsigned) {
   if (const int result = entered_context("cuEventCreate"); result != SUCCESS) return result;

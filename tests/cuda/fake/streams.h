@@ -32,6 +32,11 @@ class FakeStream {
     changed_.wait(lock, [this] { return hangs_ || (tasks_.empty() && !running_); });
   }
 
+  bool idle() {
+    const std::lock_guard lock(mutex_);
+    return tasks_.empty() && !running_;
+  }
+
   // A stream that hangs begins nothing more until it is told to go on.
   void hang(bool hangs) {
     {
