@@ -122,6 +122,10 @@ py::class_<Device, std::shared_ptr<Device>> bind_devices(py::module_& module) {
             return device.buffer(unsigned_of(nbytes, "nbytes"), host);
           },
           py::arg("nbytes"), py::arg("host") = false, release_gil(), "A zeroed buffer.")
+      .def(
+          "record_memory",
+          [](Device& device, std::int64_t nbytes) { return device.record_memory(unsigned_of(nbytes, "nbytes")); },
+          py::arg("nbytes"), release_gil(), "Memory of the host for copies to the device, page-locked where it can be.")
       .def("wrap", &Device::wrap, py::arg("mapping"), "The whole mapping as a buffer.")
       .def("upload", &upload, py::arg("data"), "A new buffer with a copy of `data` (C-contiguous).")
       .def("download", &download, py::arg("buffer"), "A copy of the buffer's bytes.")

@@ -1,10 +1,17 @@
 #include "delivery.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "checksum.h"
 
 namespace moeflux {
+namespace {
+
+// Drives read fast from this size on; a multiple of what direct reads need.
+constexpr std::uint64_t kPieceNbytes = std::uint64_t{2} << 20;
+
+}  // namespace
 
 ReadOutcome deliver(const File& file, std::uint64_t offset, const Buffer& destination, StagingBlock& staging) {
   const std::unique_ptr<Transfer> transfer = destination.allocation->transfer();
@@ -23,6 +30,27 @@ ReadOutcome deliver(const File& file, std::uint64_t offset, const Buffer& destin
   }
   transfer->finish();
   return {filled, 0};
+}
+
+ReadOutcome deliver_through(const Buffer& record, bool filled, const File& file, std::uint64_t offset,
+                            const Buffer& destination, StagingBlock& staging) {
+  const std::unique_ptr<Transfer> transfer = destination.allocation->transfer();
+  ReadOutcome outcome{0, 0};
+  while (outcome.got < destination.nbytes) {
+    const std::uint64_t done = outcome.got;
+    const std::span<std::byte> piece{record.address() + done, std::min(kPieceNbytes, destination.nbytes - done)};
+    ReadOutcome read{piece.size(), 0};
+    if (!filled) read = file.read(offset + done, piece, staging);
+    outcome = {done + read.got, read.error_number};
+    if (read.got < piece.size()) break;
+    if (transfer) {
+      transfer->send_from(piece, destination.offset + done);
+    } else {
+      std::memcpy(destination.address() + done, piece.data(), piece.size());
+    }
+  }
+  if (transfer) transfer->finish();
+  return outcome;
 }
 
 std::uint32_t checksum_of(const Buffer& bytes, std::uint32_t initial) {

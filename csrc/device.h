@@ -22,6 +22,8 @@ class Transfer {
   virtual std::span<std::byte> block() = 0;
   // Starts to copy the first `nbytes` of the block to `offset` of the allocation. Throws DeviceError.
   virtual void send(std::size_t offset, std::size_t nbytes) = 0;
+  // Starts to copy bytes that stay as they are until `finish` to `offset` of the allocation. Throws DeviceError.
+  virtual void send_from(std::span<const std::byte> bytes, std::size_t offset) = 0;
   // Blocks until all that was sent has arrived. Throws DeviceError.
   virtual void finish() = 0;
   // A copy of bytes of the allocation, at most a block of them, valid until the next call. Throws DeviceError.
@@ -129,6 +131,8 @@ class Device {
   virtual std::string description() const = 0;  // hardware and instruction set, for people
   // Zeroed, aligned to 2 MiB when at least that large, else to a page.
   virtual Buffer buffer(std::size_t nbytes, bool host) = 0;
+  // Memory of the host from which copies to the device are fast, else from which they work. Throws OutOfMemoryError.
+  virtual Buffer record_memory(std::size_t nbytes) { return buffer(nbytes, true); }
   // The mapping stays mapped as long as the buffer is used. No copy where CPU and device share memory.
   virtual Buffer wrap(std::shared_ptr<Mapping> mapping) = 0;
   virtual Buffer upload(std::span<const std::byte> bytes) = 0;

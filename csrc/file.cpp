@@ -116,6 +116,12 @@ Mapping::Mapping(const std::string& path) {
   nbytes_ = descriptor.nbytes();
 }
 
+void Mapping::let_go(std::size_t offset, std::size_t nbytes) const {
+  const std::size_t before = offset % page_size();
+  // Only advice: pages that stay do no harm.
+  madvise(address_ + offset - before, before + nbytes, MADV_DONTNEED);
+}
+
 Mapping::~Mapping() { munmap(address_, nbytes_); }
 
 }  // namespace moeflux

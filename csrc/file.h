@@ -76,6 +76,8 @@ class Mapping {
 
   std::byte* address() const { return address_; }
   std::size_t nbytes() const { return nbytes_; }
+  // Takes a range out of the process's memory until it is next touched. Changes no byte.
+  void let_go(std::size_t offset, std::size_t nbytes) const;
 
  private:
   std::byte* address_ = nullptr;

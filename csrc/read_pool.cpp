@@ -34,12 +34,19 @@ class ReadWorkers {
   }
 
  private:
+  static ReadOutcome deliver_entry(const ReadSchedule::Entry& entry, StagingBlock& staging) {
+    const ReadRange& range = entry.get();
+    if (const std::optional<HostRecord> record = entry.record()) {
+      return deliver_through(record->bytes, record->filled, *range.file, range.offset, entry.destination(), staging);
+    }
+    return deliver(*range.file, range.offset, entry.destination(), staging);
+  }
+
   void work() {
     StagingBlock staging;
     while (const std::optional<ReadSchedule::Entry> entry = schedule_.take()) {
-      const ReadRange& range = entry->get();
       try {
-        schedule_.finish(*entry, deliver(*range.file, range.offset, entry->destination(), staging));
+        schedule_.finish(*entry, deliver_entry(*entry, staging));
       } catch (const DeviceError&) {
         schedule_.fail(*entry, std::current_exception());
       }
@@ -52,11 +59,12 @@ class ReadWorkers {
 };
 
 ReadTicket::ReadTicket(std::shared_ptr<ReadSchedule> schedule, std::vector<ReadRange> ranges, Buffer destination,
-                       bool urgent, std::optional<std::uint32_t> checksum)
+                       bool urgent, std::optional<std::uint32_t> checksum, std::optional<HostRecord> record)
     : schedule_(std::move(schedule)),
       ranges_(std::move(ranges)),
       destination_(std::move(destination)),
       checksum_(checksum),
+      record_(std::move(record)),
       progress_(ranges_.size(), Progress::queued),
       n_unfinished_(ranges_.size()),
       urgent_(urgent) {
@@ -84,17 +92,22 @@ ReadPool::ReadPool(unsigned n_workers) : n_workers_(n_workers), schedule_(make_p
 ReadPool::~ReadPool() = default;
 
 std::shared_ptr<ReadTicket> ReadPool::submit(std::vector<ReadRange> ranges, const Buffer& destination, bool urgent,
-                                             std::optional<std::uint32_t> checksum) {
+                                             std::optional<std::uint32_t> checksum, std::optional<HostRecord> record) {
   if (ranges.empty()) throw std::invalid_argument("a read needs at least one range");
   for (const ReadRange& range : ranges) {
     if (range.nbytes == 0)
       throw std::invalid_argument("a read of " + range.file->path() + " needs at least 1 byte, got 0");
     destination.view(range.buffer_offset, range.nbytes);
+    if (record) record->bytes.view(range.buffer_offset, range.nbytes);
   }
   if (!destination.allocation->writable()) {
     throw DeviceError("reads cannot write to a mapped file");
   }
-  auto ticket = std::make_shared<ReadTicket>(schedule_, std::move(ranges), destination, urgent, checksum);
+  if (record && !record->bytes.allocation->host()) {
+    throw DeviceError("a record that reads go through must be memory of the host");
+  }
+  auto ticket =
+      std::make_shared<ReadTicket>(schedule_, std::move(ranges), destination, urgent, checksum, std::move(record));
   schedule_->submit(ticket);
   return ticket;
 }

@@ -21,16 +21,23 @@ struct ReadRange {
   std::uint64_t buffer_offset;
 };
 
+// Memory of the host, laid out as the destination of a read, that its bytes go through and stay in. Filled: it has them
+// already, so that they are copied from there and nothing is read.
+struct HostRecord {
+  Buffer bytes;
+  bool filled;
+};
+
 class ReadSchedule;
 class ReadWorkers;
 
-// One request of one or more ranges. Keeps its files and its destination until it is gone. Safe to use from any thread.
+// One request of one or more ranges. Keeps files, destination and record until it is gone. Safe to use from any thread.
 class ReadTicket {
  public:
   ReadTicket(std::shared_ptr<ReadSchedule> schedule, std::vector<ReadRange> ranges, Buffer destination, bool urgent,
-             std::optional<std::uint32_t> checksum);
+             std::optional<std::uint32_t> checksum, std::optional<HostRecord> record);
 
-  // No worker will touch the destination any more.
+  // No worker will touch the destination or the record any more.
   bool done() const;
   // Cancelled before every byte arrived.
   bool cancelled() const;
@@ -62,6 +69,7 @@ class ReadTicket {
   const std::vector<ReadRange> ranges_;
   const Buffer destination_;
   const std::optional<std::uint32_t> checksum_;
+  const std::optional<HostRecord> record_;
   std::uint64_t nbytes_ = 0;
   const std::chrono::steady_clock::time_point submitted_at_ = std::chrono::steady_clock::now();
 
@@ -89,7 +97,7 @@ class ReadPool {
   // Each range is a queue entry of its own, so that workers share them. Urgent ones come first, otherwise in order.
   // `checksum`: CRC32C of the bytes of all ranges, one after the other; other bytes make the ticket fail.
   std::shared_ptr<ReadTicket> submit(std::vector<ReadRange> ranges, const Buffer& destination, bool urgent,
-                                     std::optional<std::uint32_t> checksum = {});
+                                     std::optional<std::uint32_t> checksum = {}, std::optional<HostRecord> record = {});
   // Blocks until no read is queued or running.
   void drain() const;
   // Cancels queued reads, waits for running ones, stops the workers. Idempotent.

@@ -20,6 +20,12 @@ class ReadSchedule {
 
     const ReadRange& get() const { return ticket->ranges_[range]; }
     Buffer destination() const { return ticket->bytes_of(get()); }
+    // What it goes through, if anything.
+    std::optional<HostRecord> record() const {
+      if (!ticket->record_) return std::nullopt;
+      const auto& [bytes, filled] = *ticket->record_;
+      return HostRecord{bytes.view(get().buffer_offset, get().nbytes), filled};
+    }
   };
 
   // Throws DeviceError in a forked child, where the lock may be held for ever.

@@ -6,6 +6,7 @@
 
 #include "cuda/failure.h"
 #include "cuda/transfer.h"
+#include "error.h"
 #include "file.h"
 #include "pages.h"
 
@@ -97,6 +98,14 @@ Result HostAllocation::fill_mirror(StreamHandle stream) const {
   return memory_->objects->call().copy_to_device_async(memory_->mirror->address(), memory_->address, nbytes(), stream);
 }
 
+DevicePointer PageableAllocation::device_address(std::size_t, std::size_t nbytes) {
+  throw DeviceError("kernels cannot address " + std::to_string(nbytes) + " bytes that are not page-locked");
+}
+
+void PageableAllocation::download(std::size_t offset, std::span<std::byte> destination) {
+  std::memcpy(destination.data(), pages_.address() + offset, destination.size());
+}
+
 MappedAllocation::MappedAllocation(std::shared_ptr<DeviceObjects> objects, std::shared_ptr<Mapping> mapping)
     : CudaAllocation(mapping->nbytes(), false),
       objects_(std::move(objects)),
@@ -113,6 +122,7 @@ DevicePointer MappedAllocation::device_address(std::size_t offset, std::size_t n
   if (!part) {
     auto brought = std::make_unique<DeviceMemory>(objects_, nbytes);
     brought->upload({mapping_->address() + offset, nbytes});
+    mapping_->let_go(offset, nbytes);
     part = std::move(brought);
   }
   return part->address();

@@ -8,6 +8,7 @@
 
 #include "cuda/objects.h"
 #include "device.h"
+#include "pages.h"
 #include "thread.h"
 
 namespace moeflux::cuda {
@@ -93,6 +94,21 @@ class HostAllocation final : public CudaAllocation {
     std::unique_ptr<DeviceMemory> mirror;
   };
   ProcessOwned<Memory> memory_;
+};
+
+// Memory of the host that only the host addresses; the GPU gets copies of it.
+class PageableAllocation final : public CudaAllocation {
+ public:
+  // Throws OutOfMemoryError.
+  explicit PageableAllocation(std::size_t nbytes) : CudaAllocation(nbytes, true), pages_(nbytes) {}
+
+  std::byte* address() override { return pages_.address(); }
+  // Throws DeviceError.
+  DevicePointer device_address(std::size_t offset, std::size_t nbytes) override;
+  void download(std::size_t offset, std::span<std::byte> destination) override;
+
+ private:
+  Pages pages_;
 };
 
 // A mapped file, each range of which comes to the GPU when a kernel is first given it.

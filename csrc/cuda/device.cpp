@@ -11,6 +11,7 @@
 #include "cuda/command.h"
 #include "cuda/cuda.h"
 #include "cuda/library.h"
+#include "cuda/transfer.h"
 #include "error.h"
 #include "file.h"
 
@@ -49,6 +50,15 @@ class CudaDevice final : public Device {
     auto allocation = std::make_shared<DeviceAllocation>(objects_, nbytes);
     allocation->memory().clear();
     return Buffer{std::move(allocation), 0, nbytes};
+  }
+
+  Buffer record_memory(std::size_t nbytes) override {
+    try {
+      return buffer(nbytes, true);
+    } catch (const DeviceError&) {
+      // The driver limits what may be page-locked; copies from other memory are slower.
+      return Buffer{std::make_shared<PageableAllocation>(nbytes), 0, nbytes};
+    }
   }
 
   Buffer wrap(std::shared_ptr<Mapping> mapping) override {
@@ -106,7 +116,10 @@ class CudaDevice final : public Device {
     const ContextScope scope(*objects_);
     std::size_t free = 0, total = 0;
     objects_->driver().check(objects_->call().memory_info(&free, &total), "the GPU's memory");
-    return {{"total", total}, {"free", free}, {"allocated", objects_->allocated_nbytes()}};
+    return {{"total", total},
+            {"free", free},
+            {"allocated", objects_->allocated_nbytes()},
+            {"staging", StagingLane::kNbytes}};
   }
 
  private:

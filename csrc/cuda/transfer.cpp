@@ -8,14 +8,13 @@ namespace moeflux::cuda {
 namespace {
 
 // A multiple of what direct reads need.
-constexpr std::size_t kBlockNbytes = std::size_t{1} << 20;
+constexpr std::size_t kBlockNbytes = StagingLane::kNbytes / 2;
 
 }  // namespace
 
 StagingLane::StagingLane(DeviceObjects& objects) : objects_(objects), blocks_{Block(objects), Block(objects)} {
-  const std::size_t nbytes = blocks_.size() * kBlockNbytes;
   const DriverFunctions& call = objects_.call();
-  check_allocation(objects_.driver(), call.host_alloc(&allocated_, nbytes, kHostPortable), nbytes);
+  check_allocation(objects_.driver(), call.host_alloc(&allocated_, kNbytes, kHostPortable), kNbytes);
   for (std::size_t i = 0; i < blocks_.size(); ++i) {
     blocks_[i].address = static_cast<std::byte*>(allocated_) + i * kBlockNbytes;
   }
@@ -74,9 +73,17 @@ std::span<std::byte> CudaTransfer::block() { return {lane_->block().address, kBl
 
 void CudaTransfer::send(std::size_t offset, std::size_t nbytes) {
   StagingLane::Block& block = lane_->block();
+  copy(block, block.address, offset, nbytes);
+}
+
+void CudaTransfer::send_from(std::span<const std::byte> bytes, std::size_t offset) {
+  copy(lane_->block(), bytes.data(), offset, bytes.size());
+}
+
+void CudaTransfer::copy(StagingLane::Block& block, const std::byte* source, std::size_t offset, std::size_t nbytes) {
   const Driver& driver = objects_->driver();
   const std::string what = "a copy of " + std::to_string(nbytes) + " read bytes to the GPU";
-  driver.check(driver.call().copy_to_device_async(address_ + offset, block.address, nbytes, lane_->stream()), what);
+  driver.check(driver.call().copy_to_device_async(address_ + offset, source, nbytes, lane_->stream()), what);
   driver.check(lane_->mark(block), what);
   lane_->turn();
 }

@@ -11,6 +11,9 @@ namespace moeflux::cuda {
 // Two page-locked blocks and a stream of their own, for one thread at a time.
 class StagingLane {
  public:
+  // Of the host, for all blocks.
+  static constexpr std::size_t kNbytes = std::size_t{2} << 20;
+
   struct Block {
     explicit Block(DeviceObjects& objects) : sent(objects) {}
 
@@ -52,10 +55,14 @@ class CudaTransfer final : public Transfer {
 
   std::span<std::byte> block() override;
   void send(std::size_t offset, std::size_t nbytes) override;
+  void send_from(std::span<const std::byte> bytes, std::size_t offset) override;
   void finish() override;
   std::span<const std::byte> fetch(std::size_t offset, std::size_t nbytes) override;
 
  private:
+  // As the copy of that block, which ends before another may have it.
+  void copy(StagingLane::Block& block, const std::byte* source, std::size_t offset, std::size_t nbytes);
+
   std::shared_ptr<DeviceObjects> objects_;
   DevicePointer address_;
   ContextScope scope_;

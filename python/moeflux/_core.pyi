@@ -89,6 +89,8 @@ class Device:
     def description(self) -> str: ...
     def buffer(self, nbytes: int, host: bool = False) -> Buffer:
         """A zeroed buffer. Raises OutOfMemoryError; ValueError for nbytes < 1."""
+    def record_memory(self, nbytes: int) -> Buffer:
+        """Memory of the host for copies to the device, page-locked where that works."""
     def wrap(self, mapping: Mapping) -> Buffer:
         """The whole mapping as a buffer, without a copy.
 
@@ -115,7 +117,8 @@ class Device:
     def memory(self) -> dict[str, int]:
         """Bytes by name, empty where the device cannot tell.
 
-        "free" and "total" are those of a device with memory of its own.
+        "free" and "total" are those of a device with memory of its own, "allocated" is what this
+        object has of it, and "staging" what every thread that reads to it takes of the host's.
         """
     @property
     def supports_capture(self) -> bool:
@@ -256,11 +259,15 @@ class ReadPool:
         buffer: Buffer,
         urgent: bool = True,
         checksum: int | None = None,
+        record: Buffer | None = None,
+        filled: bool = False,
     ) -> ReadTicket:
         """One ticket for several ranges (file, file offset, nbytes, buffer offset).
 
         `checksum` is the CRC32C of their bytes, one range after the other; other bytes make the
-        ticket fail.
+        ticket fail. `record`: memory of the host, laid out as `buffer`, that the bytes go through;
+        from one that is `filled` with them they are copied, and nothing is read. Raises DeviceError
+        for a record that the host cannot address.
         """
     def drain(self) -> None:
         """Block until no read is queued or running."""
@@ -271,7 +278,7 @@ class ReadPool:
 class ReadTicket:
     @property
     def done(self) -> bool:
-        """No worker will touch the destination any more."""
+        """No worker will touch the destination or the record any more."""
     @property
     def cancelled(self) -> bool: ...
     @property
