@@ -38,8 +38,10 @@ def record_run(tiny_folder: CheckpointFolders, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(IdleWindow, "nbytes", NO_LIMIT)
     submit = ExpertReads.submit
 
-    def submit_and_wait(reads: ExpertReads, expert: ExpertSlot, *, urgent: bool) -> Read:
-        read = submit(reads, expert, urgent=urgent)
+    def submit_and_wait(
+        reads: ExpertReads, expert: ExpertSlot, *, urgent: bool, demand: Demand
+    ) -> Read:
+        read = submit(reads, expert, urgent=urgent, demand=demand)
         read.ticket.wait()
         return read
 

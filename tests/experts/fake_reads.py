@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from moeflux.errors import ReadCancelled, ReadError, ReadTimeoutError
-from moeflux.experts.lease import ExpertSlot, SlotState
+from moeflux.experts.lease import Demand, ExpertSlot, SlotState
 from moeflux.experts.read_mode import ReadModeChoice
 from moeflux.experts.reads import ReadSettings
 
@@ -46,12 +46,14 @@ class FakeRead:
     ticket: FakeTicket
     submitted: float
     urgent: bool
+    demand: Demand
+    copied: bool = False
 
 
 class FakeReads:
     """Reads that end as `outcomes` says, expert by expert and attempt by attempt; else well."""
 
-    def __init__(self, *arguments: Any) -> None:
+    def __init__(self, *arguments: Any, **_others: Any) -> None:
         self.settings: ReadSettings = arguments[-1]
         self.outcomes: dict[tuple[int, int], deque[Exception]] = defaultdict(deque)
         self.submitted: list[FakeRead] = []
@@ -60,13 +62,13 @@ class FakeReads:
         self.closed = False
         self.mode = ReadModeChoice(direct=False, reason="asked for")
 
-    def submit(self, expert: ExpertSlot, *, urgent: bool) -> FakeRead:
+    def submit(self, expert: ExpertSlot, *, urgent: bool, demand: Demand) -> FakeRead:
         key = (expert.layer, expert.expert)
         if key in self.refuse:
             raise MemoryError("no memory for a ticket")
         outcome = self.outcomes[key].popleft() if self.outcomes[key] else None
         ticket = FakeTicket(outcome, started=outcome is HUNG, urgent=urgent)
-        read = FakeRead(expert, ticket, 1000.0 * (1 + len(self.submitted)), urgent)
+        read = FakeRead(expert, ticket, 1000.0 * (1 + len(self.submitted)), urgent, demand)
         self.submitted.append(read)
         return read
 

@@ -22,7 +22,9 @@ def stream_settings(needs: MemoryNeeds, n_slots: int, settings: Settings) -> Str
         n_retries=settings.n_read_retries,
         page_cache_share=needs.page_cache_share(n_slots),
     )
-    return StreamSettings(n_slots, settings.eviction, settings.prefetch, reads)
+    return StreamSettings(
+        n_slots, eviction=settings.eviction, prefetch=settings.prefetch, reads=reads
+    )
 
 
 def open_named_device(asked: str, settings: Settings) -> Device:

@@ -14,8 +14,11 @@ class StreamCounters:
     bytes_read: int = 0
     """Delivered by reads, demanded or guessed, from the page cache or from the drive."""
     n_reads: int = 0
+    bytes_copied: int = 0
+    """Delivered by copies of records in the host's memory, without a read."""
+    n_copies: int = 0
     n_failed_reads: int = 0
-    """Attempts that failed, also where another attempt delivered."""
+    """Attempts at reads and copies that failed, also where another attempt delivered."""
     n_ready: int = 0
     """Routed experts that were in memory."""
     n_late: int = 0
@@ -51,6 +54,8 @@ class StreamCounters:
         return StreamCounters(
             self.bytes_read + sign * other.bytes_read,
             self.n_reads + sign * other.n_reads,
+            self.bytes_copied + sign * other.bytes_copied,
+            self.n_copies + sign * other.n_copies,
             self.n_failed_reads + sign * other.n_failed_reads,
             self.n_ready + sign * other.n_ready,
             self.n_late + sign * other.n_late,

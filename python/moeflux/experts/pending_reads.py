@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from moeflux.errors import ExpertReadError, ReadCancelled, ReadError
 from moeflux.experts.counters import StreamCounters
-from moeflux.experts.lease import ExpertSlot
+from moeflux.experts.lease import Demand, ExpertSlot
 from moeflux.experts.reads import ExpertReads, Read
 from moeflux.experts.residency import ExpertResidency
 from moeflux.experts.timeline import Timeline
@@ -37,9 +37,9 @@ class PendingReads:
     def __len__(self) -> int:
         return len(self._by_slot)
 
-    def submit(self, expert: ExpertSlot, *, urgent: bool) -> None:
-        """Start to read an expert into its slot."""
-        self._by_slot[expert.slot] = self._reads.submit(expert, urgent=urgent)
+    def submit(self, expert: ExpertSlot, *, urgent: bool, demand: Demand = Demand.DECODE) -> None:
+        """Start to bring an expert into its slot."""
+        self._by_slot[expert.slot] = self._reads.submit(expert, urgent=urgent, demand=demand)
 
     def promote(self, expert: ExpertSlot) -> None:
         """Move a read ahead of all guesses."""
@@ -111,7 +111,7 @@ class PendingReads:
             else:
                 self._delivered(read)
                 return
-            self.submit(self._residency.retry(expert.slot), urgent=True)
+            self.submit(self._residency.retry(expert.slot), urgent=True, demand=read.demand)
 
     def _settle(self, slot: int) -> None:
         """Report how a read ended that nobody waits for; one that does not end keeps its slot."""
@@ -133,10 +133,14 @@ class PendingReads:
     def _delivered(self, read: Read) -> None:
         del self._by_slot[read.expert.slot]
         self._residency.finished(read.expert.slot)
-        self._counters.bytes_read += read.ticket.nbytes
-        self._counters.n_reads += 1
+        if read.copied:
+            self._counters.bytes_copied += read.ticket.nbytes
+            self._counters.n_copies += 1
+        else:
+            self._counters.bytes_read += read.ticket.nbytes
+            self._counters.n_reads += 1
         if self.timeline is not None:
-            name = "read" if read.urgent else "prefetch"
+            name = ("copy" if read.copied else "read") if read.urgent else "prefetch"
             label = f"layer {self._layer_indices[read.expert.layer]} expert {read.expert.expert}"
             end = read.submitted + read.ticket.seconds
             self.timeline.add(name, label, read.submitted, end)

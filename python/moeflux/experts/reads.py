@@ -12,8 +12,9 @@ from secrets import SystemRandom
 from moeflux._core import Buffer, Device, File, ReadPool, ReadTicket
 from moeflux.checkpoint import LayerExperts
 from moeflux.errors import ChecksumError, ReadError, ReadTimeoutError
-from moeflux.experts.lease import ExpertSlot
+from moeflux.experts.lease import Demand, ExpertSlot
 from moeflux.experts.read_mode import ExpertKey, ReadMode, ReadModeChoice, choose_read_mode
+from moeflux.experts.records import Claim, RecordPool
 
 
 class Verify(Enum):
@@ -58,6 +59,14 @@ class Read:
     submitted: float
     """Of time.perf_counter."""
     urgent: bool
+    demand: Demand
+    claim: Claim | None = None
+    """On the record in the host's memory that it goes through, if any."""
+
+    @property
+    def copied(self) -> bool:
+        """The bytes come from a record in the host's memory: nothing is read."""
+        return self.claim is not None and self.claim.filled
 
 
 class ExpertFiles:
@@ -100,9 +109,14 @@ class ExpertReads:
         layers: Mapping[int, LayerExperts],
         slots: Sequence[Buffer],
         settings: ReadSettings,
+        records: RecordPool | None = None,
     ) -> None:
-        """May read into any slot, to choose the read mode. Raises OSError, ReadTimeoutError."""
+        """May read into any slot, to choose the read mode. Raises OSError, ReadTimeoutError.
+
+        `records`: what is read is kept there, and copied from there instead of being read again.
+        """
         self.settings = settings
+        self._records = records
         self._layers = layers
         self._slots = slots
         self._pool = device.read_pool(settings.n_workers)
@@ -114,16 +128,25 @@ class ExpertReads:
         self._n_submitted = 0
         self._damaged: set[ExpertKey] = set()
 
-    def submit(self, expert: ExpertSlot, *, urgent: bool) -> Read:
-        """Start to read an expert into its slot."""
+    def submit(self, expert: ExpertSlot, *, urgent: bool, demand: Demand = Demand.DECODE) -> Read:
+        """Start to bring an expert into its slot: from its record if it has one, else by a read."""
         self._n_submitted += 1
-        ticket = self._pool.submit_ranges(
-            self._files.ranges(expert.layer, expert.expert),
-            self._slots[expert.slot],
-            urgent,
-            self._checksum(expert),
-        )
-        return Read(expert, ticket, time.perf_counter(), urgent)
+        claim = None
+        if self._records is not None:
+            claim = self._records.claim(expert.layer, expert.expert, demand)
+        try:
+            ticket = self._pool.submit_ranges(
+                self._files.ranges(expert.layer, expert.expert),
+                self._slots[expert.slot],
+                urgent,
+                self._checksum(expert),
+                None if claim is None else claim.record,
+                claim is not None and claim.filled,
+            )
+        except BaseException as error:
+            self._end(claim, error)
+            raise
+        return Read(expert, ticket, time.perf_counter(), urgent, demand, claim)
 
     def wait(self, read: Read, since: float) -> None:
         """Block until the read has delivered, at most until `timeout` seconds after `since`.
@@ -132,13 +155,21 @@ class ExpertReads:
         """
         try:
             read.ticket.wait(max(0.0, since + self.settings.timeout - time.perf_counter()))
-        except ChecksumError:
-            self._damaged.add((read.expert.layer, read.expert.expert))
+        except BaseException as error:
+            if isinstance(error, ChecksumError):
+                self._damaged.add((read.expert.layer, read.expert.expert))
+            if read.ticket.done:
+                self._end(read.claim, error)
             raise
+        self._end(read.claim)
 
     def close(self) -> None:
         """Cancel what is queued, wait for what runs, stop the workers. Idempotent."""
         self._pool.close()
+
+    def _end(self, claim: Claim | None, failure: BaseException | None = None) -> None:
+        if self._records is not None and claim is not None:
+            self._records.end(claim, failure)
 
     def _checksum(self, expert: ExpertSlot) -> int | None:
         """Of the record, where this read is to be verified and the checkpoint has checksums."""

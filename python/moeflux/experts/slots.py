@@ -205,6 +205,12 @@ class SlotPool:
         else:
             self._vacate(slot)
 
+    def spoil(self, slot: int) -> None:
+        """The bytes of a pinned READY slot turned out wrong: it is FAILED, as after `lost`."""
+        if self._slots[slot].state is not SlotState.READY or self._slots[slot].n_pins == 0:
+            raise SlotStateError(f"slot {slot} has no pinned bytes to be spoilt")
+        self._slots[slot].state = SlotState.FAILED
+
     def retry(self, slot: int) -> ExpertSlot:
         """A FAILED slot is LOADING again; the result is to be read."""
         if self._slots[slot].state is not SlotState.FAILED:

@@ -21,6 +21,7 @@ from moeflux.experts.lease import Demand, ExpertSlot, Lease
 from moeflux.experts.pending_reads import PendingReads
 from moeflux.experts.predict import NextRouter, make_predictor
 from moeflux.experts.reads import ExpertReads, ReadSettings
+from moeflux.experts.records import RecordPool
 from moeflux.experts.residency import ExpertResidency
 from moeflux.experts.slots import SlotPool
 from moeflux.experts.timeline import Timeline
@@ -36,6 +37,8 @@ class StreamSettings:
     """How experts are kept and fetched; none of it changes what the model computes."""
 
     n_slots: int
+    n_records: int = 0
+    """Experts that the host's memory keeps, for a device that cannot address it."""
     eviction: str = "lfru"
     prefetch: str = "auto"
     """One of PREFETCH_MODES; "auto" is "next-router" while the governor finds that it pays."""
@@ -108,7 +111,10 @@ class ExpertStream:
             self.slots.view(index * self.slot_nbytes, self.slot_nbytes)
             for index in range(self.n_slots)
         ]
-        self._reads = ExpertReads(device, dict(enumerate(layers)), views, settings.reads)
+        self.records = self._record_pool(device)
+        self._reads = ExpertReads(
+            device, dict(enumerate(layers)), views, settings.reads, records=self.records
+        )
         self.read_mode = self._reads.mode
         self.record_nbytes = tuple(layer.record_nbytes for layer in layers)
         self._whole = self.n_slots >= self.n_experts
@@ -168,7 +174,7 @@ class ExpertStream:
         self._leases.append(plan.lease)
         self._pending.cancel(plan.cancel)
         for expert in plan.read:
-            self._pending.submit(expert, urgent=True)
+            self._pending.submit(expert, urgent=True, demand=demand)
         for expert in plan.promote:
             self._pending.promote(expert)
         ready = {expert.expert: expert.slot for expert in plan.lease.ready}
@@ -238,6 +244,13 @@ class ExpertStream:
         self._pending.settle()
         self.release_all()
         self.residency.pool.close()
+
+    def _record_pool(self, device: Device) -> RecordPool | None:
+        n_records = self.settings.n_records
+        if n_records == 0:
+            return None
+        policy = make_policy(self.settings.eviction, n_records, 1, self._n_layers)
+        return RecordPool(device, n_records, self.slot_nbytes, policy)
 
     def _speculate(self, layer: int) -> None:
         if self._guesses is None or (self.governor is not None and not self.governor.enabled):
