@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 
@@ -35,13 +35,16 @@ def load(
     device: str = "auto",
     memory: int | str | None = None,
     settings: Settings | None = None,
+    *,
+    vram: int | str | None = None,
 ) -> Model:
     """Load a checkpoint folder, a hub id ("org/name") or "demo".
 
-    memory: cap in bytes, or "8GB", "6.5GiB", "50%". Raises CheckpointError, DeviceError,
-    OutOfMemoryError, ValueError.
+    memory: cap on the process in bytes, or "8GB", "6.5GiB", "50%". vram: the same on what the
+    model takes of a device's own memory, instead of the settings'. Raises CheckpointError,
+    DeviceError, OutOfMemoryError, NoDeviceMemoryError, MemoryCapError, ValueError.
     """
-    return Model(resolve(str(path_or_hub_id)), device, memory, settings)
+    return Model(resolve(str(path_or_hub_id)), device, memory, _with_vram(settings, vram))
 
 
 def inspect(path_or_hub_id: str | PathLike[str]) -> ModelInfo:
@@ -55,6 +58,8 @@ def plan(
     memory: int | str | None = None,
     settings: Settings | None = None,
     trace: str | PathLike[str] | None = None,
+    *,
+    vram: int | str | None = None,
 ) -> Plan:
     """What a run would hold in memory and read per token, and how fast it would decode here.
 
@@ -62,8 +67,8 @@ def plan(
     model, replayed for the hit rate. Raises MemoryCapError below the floor, CheckpointError,
     DeviceError, TraceError, ReadError.
     """
-    folder = resolve(str(path_or_hub_id))
-    return plan_checkpoint(folder, device, memory, settings, None if trace is None else Path(trace))
+    folder, chosen = resolve(str(path_or_hub_id)), _with_vram(settings, vram)
+    return plan_checkpoint(folder, device, memory, chosen, None if trace is None else Path(trace))
 
 
 def benchmark(
@@ -74,14 +79,22 @@ def benchmark(
     workload: SpeedWorkload | None = None,
     *,
     progress: Callable[[int, int], None] | None = None,
+    vram: int | str | None = None,
 ) -> Benchmark:
     """Measure how fast a model prefills and decodes here, and what it finds in the page cache.
 
     `progress` is told of repetitions that are done, and of how many. Raises as load does,
     ValueError where the workload exceeds the model's context, and ReadError.
     """
-    source = ModelSource(resolve(str(path_or_hub_id)), device, memory, settings)
+    chosen = _with_vram(settings, vram)
+    source = ModelSource(resolve(str(path_or_hub_id)), device, memory, chosen)
     return measure_speed(source, workload or SpeedWorkload(), progress)
+
+
+def _with_vram(settings: Settings | None, vram: int | str | None) -> Settings | None:
+    if vram is None:
+        return settings
+    return replace(settings or Settings.from_environment(), vram=str(vram))
 
 
 def devices() -> list[DeviceInfo]:

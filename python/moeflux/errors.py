@@ -24,6 +24,10 @@ class NoDeviceError(DeviceError):
     """This build or machine has no device of the backend that was asked for."""
 
 
+class NoDeviceMemoryError(DeviceError, ValueError):
+    """A cap on the memory of a device that has none of its own."""
+
+
 class CompileError(DeviceError):
     """A shader `source` does not compile on this device; `log` is what its compiler said."""
 

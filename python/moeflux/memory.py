@@ -16,10 +16,11 @@ _UNLIMITED = 2**60
 _SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(?:(%)|([KMGT]?)(i?)B?)\s*", re.IGNORECASE)
 
 
-def parse_size(value: int | str) -> int:
-    """Bytes of 8000000, "8GB" (decimal), "8GiB" (binary) or "50%" of the memory of this machine.
+def parse_size(value: int | str, whole: int | None = None) -> int:
+    """Bytes of 8000000, "8GB" (decimal), "8GiB" (binary) or "50%" of `whole`.
 
-    Raises ValueError for anything else and for sizes below one byte.
+    `whole` is the memory of this machine unless it is given. Raises ValueError for anything else
+    and for sizes below one byte.
     """
     if isinstance(value, int):
         nbytes = value
@@ -29,7 +30,7 @@ def parse_size(value: int | str) -> int:
             raise ValueError(f'a memory size looks like "8GB", "6.5GiB" or "50%", got {value!r}')
         number, percent, unit, binary = match.groups()
         if percent:
-            nbytes = int(float(number) / 100 * total_memory())
+            nbytes = int(float(number) / 100 * (total_memory() if whole is None else whole))
         else:
             units = _BINARY_UNITS if binary and unit else _UNITS
             nbytes = int(float(number) * units[unit.upper()])

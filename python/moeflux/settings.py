@@ -70,6 +70,8 @@ class Settings:
     """Of the CPU backend; "" means the best this processor has."""
     activations: str = "float32"
     """In products with quantised weights on the CPU: float32, or int8, which is lossy."""
+    vram: str = ""
+    """Cap on what a model takes of a device's own memory, such as "8GB" or "50%"; "" for none."""
     n_read_workers: int = 8
     context_size: int = 0
     """Positions a session can hold; 0 means the model's own limit, at most 32768."""

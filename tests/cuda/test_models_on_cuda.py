@@ -73,6 +73,11 @@ def test_chunks_that_break_at_blocks_give_the_same_bits(
         {"n_slots": 16, "prefetch": "next-router", "n_read_workers": 1},
         {"n_slots": 5, "read_mode": "direct"},
         {"n_slots": 5, "read_mode": "page-cache", "verify": "always", "n_read_parts": 3},
+        {"n_slots": 2, "n_records": 1, "prefetch": "off"},
+        {"n_slots": 5, "n_records": 12, "prefetch": "combined"},
+        {"n_slots": 5, "n_records": 12, "read_mode": "direct", "n_read_parts": 3},
+        {"n_slots": 5, "n_records": 12, "verify": "always", "n_read_workers": 1},
+        {"n_slots": 16, "n_records": 32, "eviction": "lru"},
     ],
     ids=lambda settings: "-".join(map(str, settings.values())),
 )
@@ -85,15 +90,21 @@ def test_streaming_changes_no_bit(
 ) -> None:
     monkeypatch.setattr("moeflux.engine.budget.resident_memory", lambda: 0)
     others = dict(settings)
-    n_slots = int(str(others.pop("n_slots")))
+    n_slots, n_records = (int(str(others.pop(name, 0))) for name in ("n_slots", "n_records"))
     with moeflux.load(tiny_folder(kind), device="cuda") as model:
         expected, needs = run(model, [PROMPT]), model.memory_needs
-        cuda = model.settings
-    memory = needs.fixed_nbytes + n_slots * needs.slot_nbytes
-    chosen = dataclasses.replace(cuda, **others)
-    with moeflux.load(tiny_folder(kind), device="cuda", memory=memory, settings=chosen) as model:
-        assert model.runtime.experts.n_slots == n_slots
+        chosen = dataclasses.replace(model.settings, **others)
+    n_workers = chosen.n_read_workers - model.settings.n_read_workers
+    staging = n_workers * (needs.staging_nbytes // model.settings.n_read_workers)
+    caps = {
+        "vram": needs.device_fixed_nbytes + n_slots * needs.slot_nbytes,
+        "memory": needs.host_fixed_nbytes + staging + n_records * needs.slot_nbytes,
+    }
+    with moeflux.load(tiny_folder(kind), device="cuda", settings=chosen, **caps) as model:
+        experts = model.runtime.experts
+        assert (experts.n_slots, experts.settings.n_records) == (n_slots, n_records)
         assert_same_bits(run(model, [PROMPT]), expected)
+        assert (experts.counters.n_copies > 0) == (n_records > 1)
 
 
 def test_interleaved_sessions_give_the_same_bits_as_one_alone(

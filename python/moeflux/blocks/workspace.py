@@ -36,6 +36,11 @@ class Workspace:
         """Bytes allocated so far."""
         return sum(rows.buffer.nbytes for rows in self._rows.values())
 
+    @property
+    def host_nbytes(self) -> int:
+        """Of these, in memory that the host sees."""
+        return sum(rows.buffer.nbytes for rows in self._rows.values() if rows.buffer.host)
+
 
 def float32_array(buffer: Buffer, *shape: int) -> Float32Array:
     """The bytes of a host buffer as float32 [shape], without a copy."""

@@ -23,6 +23,7 @@ from moeflux.cli.options import (
     ModelArgument,
     SizeOption,
     ThreadsOption,
+    VramOption,
     given_settings,
 )
 from moeflux.cli.table import compact_table, print_table
@@ -64,6 +65,7 @@ def bench(
     text: _Text = None,
     device: DeviceOption = "auto",
     memory: MemoryOption = None,
+    vram: VramOption = None,
     threads: ThreadsOption = None,
     ctx_size: SizeOption = None,
 ) -> ExitCode:
@@ -76,7 +78,7 @@ def bench(
         parse_size(memory)
     prompt_text = "" if text is None else text.read_text(encoding="utf-8")
     workload = SpeedWorkload(n_prompt, n_generated, n_repetitions, cold=cold, text=prompt_text)
-    settings = given_settings(threads, ctx_size)
+    settings = given_settings(threads, ctx_size, vram)
     with _reported() as progress:
         result = moeflux.benchmark(model, device, memory, settings, workload, progress=progress)
     if cold and result.page_cache != "cold":

@@ -18,6 +18,7 @@ from moeflux.cli.options import (
     ModelArgument,
     SizeOption,
     ThreadsOption,
+    VramOption,
     given_settings,
 )
 from moeflux.cli.printable import printable
@@ -49,6 +50,7 @@ def chat(
     ] = None,
     device: DeviceOption = "auto",
     memory: MemoryOption = None,
+    vram: VramOption = None,
     threads: ThreadsOption = None,
     ctx_size: SizeOption = None,
 ) -> ExitCode:
@@ -64,7 +66,7 @@ def chat(
         options["top_p"] = top_p
     if seed is not None:
         options["seed"] = seed
-    settings = given_settings(threads, ctx_size)
+    settings = given_settings(threads, ctx_size, vram)
     screen = _screen(settings)
     screen.shows_thinking = not hide_thinking
     screen.mention(f"loading {model}")

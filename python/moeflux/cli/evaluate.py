@@ -20,6 +20,7 @@ from moeflux.cli.options import (
     MemoryOption,
     ModelArgument,
     ThreadsOption,
+    VramOption,
     given_settings,
 )
 from moeflux.cli.table import print_table
@@ -34,6 +35,7 @@ from moeflux.evaluation import (
 )
 from moeflux.hub import resolve
 from moeflux.memory import parse_size
+from moeflux.settings import Settings
 
 PLAIN_STEPS = 20
 """Lines of progress where nobody watches a terminal."""
@@ -63,6 +65,7 @@ def ppl(
     stride: _Stride = None,
     device: DeviceOption = "auto",
     memory: MemoryOption = None,
+    vram: VramOption = None,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -71,7 +74,7 @@ def ppl(
     A stride below the window gives tokens more context and takes longer.
     """
     text = _read(file)
-    source = _source(model, device, memory, threads, ctx_size)
+    source = _source(model, device, memory, given_settings(threads, ctx_size, vram))
     reserved = piece_nbytes(inspect_checkpoint(source.folder, source.settings).vocab_size)
     with source.load(reserved) as loaded, _reported("nats per token") as progress:
         result = perplexity(loaded, text, window_size=ctx_size, stride=stride, progress=progress)
@@ -90,6 +93,7 @@ def kl(
     stride: _Stride = None,
     device: DeviceOption = "auto",
     memory: MemoryOption = None,
+    vram: VramOption = None,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -98,7 +102,8 @@ def kl(
     Both are loaded where memory has room for them, else one after the other.
     """
     content = _read(text)
-    first, second = (_source(name, device, memory, threads, ctx_size) for name in (model, other))
+    settings = given_settings(threads, ctx_size, vram)
+    first, second = (_source(name, device, memory, settings) for name in (model, other))
     with _reported("KL divergence") as progress:
         result = compare_checkpoints(
             first, second, content, window_size=ctx_size, stride=stride, progress=progress
@@ -109,12 +114,10 @@ def kl(
         print_table(_divergence_rows(result))
 
 
-def _source(
-    model: str, device: str, memory: str | None, threads: int | None, ctx_size: int | None
-) -> ModelSource:
+def _source(model: str, device: str, memory: str | None, settings: Settings) -> ModelSource:
     if memory is not None:
         parse_size(memory)
-    return ModelSource(resolve(model), device, memory, given_settings(threads, ctx_size))
+    return ModelSource(resolve(model), device, memory, settings)
 
 
 def _read(path: Path) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from moeflux.memory import parse_size
 from moeflux.settings import Settings
 
 ModelArgument = Annotated[
@@ -18,6 +19,12 @@ MemoryOption = Annotated[
     str | None,
     typer.Option("--memory", help='Cap on the memory of the process: "8GB", "6.5GiB", "50%".'),
 ]
+VramOption = Annotated[
+    str | None,
+    typer.Option(
+        "--vram", help='Cap on what the model takes of a GPU\'s own memory: "8GB", "50%".'
+    ),
+]
 ThreadsOption = Annotated[
     int | None, typer.Option("--threads", min=0, help="Threads of the CPU; 0 means all cores.")
 ]
@@ -26,8 +33,12 @@ SizeOption = Annotated[
 ]
 
 
-def given_settings(n_threads: int | None, context_size: int | None) -> Settings:
-    """Settings of the environment, but for what options gave."""
-    given: dict[str, Any] = {"n_threads": n_threads, "context_size": context_size}
+def given_settings(
+    n_threads: int | None, context_size: int | None, vram: str | None = None
+) -> Settings:
+    """Settings of the environment, but for what options gave. Raises ValueError for no size."""
+    if vram is not None:
+        parse_size(vram)
+    given: dict[str, Any] = {"n_threads": n_threads, "context_size": context_size, "vram": vram}
     changes = {name: value for name, value in given.items() if value is not None}
     return dataclasses.replace(Settings.from_environment(), **changes)

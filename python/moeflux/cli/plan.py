@@ -18,6 +18,7 @@ from moeflux.cli.options import (
     ModelArgument,
     SizeOption,
     ThreadsOption,
+    VramOption,
     given_settings,
 )
 from moeflux.cli.table import compact_table, print_table
@@ -32,6 +33,7 @@ _Trace = Annotated[
 def plan(
     model: ModelArgument,
     memory: MemoryOption = None,
+    vram: VramOption = None,
     ctx_size: SizeOption = None,
     threads: ThreadsOption = None,
     device: DeviceOption = "auto",
@@ -39,7 +41,7 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """Say what a run would need and how fast it would be, from speeds measured here."""
-    planned = moeflux.plan(model, device, memory, given_settings(threads, ctx_size), trace)
+    planned = moeflux.plan(model, device, memory, given_settings(threads, ctx_size, vram), trace)
     if as_json:
         print(json.dumps(planned.as_dict(), indent=2))
         return
@@ -60,7 +62,7 @@ def _rows(planned: moeflux.Plan) -> list[tuple[str, str]]:
         ("context", f"{planned.context_size} tokens"),
         *needs.rows()[:-1],
         ("expert slots", f"{slot_nbytes}: {slots}"),
-        ("resident in all", format_size(planned.resident_nbytes)),
+        *_tiers(planned),
         ("needs at least", format_size(needs.floor_nbytes)),
         ("drive", f"{format_size(measured.drive.rate(needs.top_k, record))}/s of experts{cold}"),
         (
@@ -71,6 +73,20 @@ def _rows(planned: moeflux.Plan) -> list[tuple[str, str]]:
         ("hit rate", f"{expected.hit_rate:.0%} ({planned.hit_rate_source})"),
         ("misses", _misses(planned)),
         ("expected speed", f"{expected.expected_tokens_per_second:.3g} tok/s"),
+    ]
+
+
+def _tiers(planned: moeflux.Plan) -> list[tuple[str, str]]:
+    """What lies where; one row where host and device share one memory."""
+    needs = planned.needs
+    if needs.device is None:
+        return [("resident in all", format_size(planned.resident_nbytes))]
+    records_nbytes = format_size(planned.n_records * needs.slot_nbytes)
+    return [
+        ("experts in RAM", f"{records_nbytes}: {planned.n_records} of {needs.n_experts} experts"),
+        ("on the drive alone", f"{planned.n_on_drive} of {needs.n_experts} experts"),
+        ("VRAM in all", format_size(planned.device_nbytes)),
+        ("RAM in all", format_size(planned.host_nbytes)),
     ]
 
 

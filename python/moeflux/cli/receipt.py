@@ -30,10 +30,11 @@ def receipt(stats: GenerationStats) -> str:
     """What a generation cost, in one line."""
     n_tokens = stats.prompt_tokens + stats.generated_tokens
     per_token = format_size(stats.bytes_read / max(n_tokens, 1))
+    copied = f"copied {format_size(stats.bytes_copied)} from RAM, " if stats.n_records else ""
     return (
         f"prefill {stats.prefill_tokens_per_second:.4g} tok/s ({stats.prompt_tokens} tokens), "
         f"decode {stats.decode_tokens_per_second:.4g} tok/s ({stats.generated_tokens} tokens), "
-        f"read {format_size(stats.bytes_read)} ({per_token} per token), "
+        f"read {format_size(stats.bytes_read)} ({per_token} per token), {copied}"
         f"peak memory {format_size(stats.peak_memory_nbytes)}"
     )
 
@@ -52,13 +53,16 @@ def _phases(stats: GenerationStats) -> Table:
     table.add_column("")
     for name in ("prefill", "decode"):
         table.add_column(name, justify="right")
-    columns = zip(_phase(stats.prefill), _phase(stats.decode), strict=True)
+    phases = (stats.prefill, stats.decode)
+    columns = zip(
+        *(_phase(phase, has_records=stats.n_records > 0) for phase in phases), strict=True
+    )
     for (name, first), (_, second) in columns:
         table.add_row(name, first, second)
     return table
 
 
-def _phase(phase: PhaseStats) -> Iterable[tuple[str, str]]:
+def _phase(phase: PhaseStats, *, has_records: bool) -> Iterable[tuple[str, str]]:
     def part(seconds: float) -> str:
         share = seconds / phase.seconds if phase.seconds > 0 else 0.0
         return f"{seconds:.3f} s ({share:.0%})"
@@ -79,6 +83,8 @@ def _phase(phase: PhaseStats) -> Iterable[tuple[str, str]]:
     drive, page_cache = phase.drive_bytes_read, phase.page_cache_bytes_read
     yield "  from drives", "unknown" if drive is None else format_size(drive)
     yield "  from the page cache", "unknown" if page_cache is None else format_size(page_cache)
+    if has_records:
+        yield "copied from RAM", format_size(phase.bytes_copied)
     yield "reads that failed", str(phase.n_failed_reads)
 
 
@@ -90,8 +96,10 @@ def _facts(stats: GenerationStats, bound: Bound) -> Table:
         ("longest waits", _waits(stats)),
         ("weights", f"{format_size(stats.weight_nbytes_per_second)}/s while the device works"),
         ("expert slots", f"{stats.n_slots} for {stats.n_experts} experts"),
+        *([("experts in RAM", f"at most {stats.n_records}")] if stats.n_records else []),
         ("peak memory", format_size(stats.peak_memory_nbytes)),
         ("memory cap", "none asked for" if cap is None else format_size(cap)),
+        *([("VRAM cap", format_size(stats.vram_cap_nbytes))] if stats.vram_cap_nbytes else []),
         ("lossy switches", ", ".join(stats.lossy) or "none"),
         *(("prefetch governor", _governor(stats)) for _ in stats.governor[:1]),
     ]

@@ -22,6 +22,7 @@ from moeflux.cli.options import (
     ModelArgument,
     SizeOption,
     ThreadsOption,
+    VramOption,
     given_settings,
 )
 from moeflux.cli.printable import printable
@@ -112,6 +113,7 @@ def run(
     ] = None,
     device: DeviceOption = "auto",
     memory: MemoryOption = None,
+    vram: VramOption = None,
     threads: ThreadsOption = None,
     ctx_size: SizeOption = None,
     chat: _Chat = False,
@@ -143,7 +145,7 @@ def run(
         "seed": seed,
     }
     text = _read_standard_input() if prompt == "-" else prompt
-    settings = given_settings(threads, ctx_size)
+    settings = given_settings(threads, ctx_size, vram)
     if capture is not None:
         settings = replace(settings, gpu_capture_path=str(capture))
     profiler = _profiler(settings, profile=profile, per_dispatch=profile_kernels)

@@ -16,6 +16,7 @@ from moeflux.cli.options import (
     ModelArgument,
     SizeOption,
     ThreadsOption,
+    VramOption,
     given_settings,
 )
 from moeflux.memory import parse_size, total_memory
@@ -66,6 +67,7 @@ def serve(
     ] = None,
     device: DeviceOption = "auto",
     memory: MemoryOption = None,
+    vram: VramOption = None,
     threads: ThreadsOption = None,
     ctx_size: SizeOption = None,
 ) -> ExitCode:
@@ -86,7 +88,7 @@ def serve(
     from moeflux.server.loading import ModelSource  # noqa: PLC0415
     from moeflux.server.run import run_server  # noqa: PLC0415
 
-    settings = given_settings(threads, ctx_size)
+    settings = given_settings(threads, ctx_size, vram)
     prefix_memory = prefix_memory or _prefix_memory(settings, memory)
     prefix_folder = settings.prefix_folder if prefix_folder is None else prefix_folder
     settings = replace(settings, prefix_memory=prefix_memory, prefix_folder=prefix_folder)

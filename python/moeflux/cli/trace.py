@@ -22,6 +22,7 @@ from moeflux.cli.options import (
     ModelArgument,
     SizeOption,
     ThreadsOption,
+    VramOption,
     given_settings,
 )
 from moeflux.cli.plot import check_can_plot, plot_hit_rates
@@ -119,6 +120,7 @@ def record(
     chat: Annotated[bool, typer.Option("--chat", help="Apply the chat template.")] = False,
     device: DeviceOption = "auto",
     memory: MemoryOption = None,
+    vram: VramOption = None,
     threads: ThreadsOption = None,
     ctx_size: SizeOption = None,
 ) -> ExitCode:
@@ -127,7 +129,7 @@ def record(
         raise typer.BadParameter("give either PROMPT or --file", param_hint="PROMPT")
     text = prompt if prompt is not None else _text_of(file)
     code = ExitCode.DONE
-    with moeflux.load(model, device, memory, given_settings(threads, ctx_size)) as loaded:
+    with moeflux.load(model, device, memory, given_settings(threads, ctx_size, vram)) as loaded:
         loaded.runtime.records_guesses = True
         header = trace_header(loaded.config, loaded.runtime.experts)
         with TraceWriter(out, header) as writer:

@@ -1,6 +1,6 @@
-"""What a model needs in memory and how many expert slots a cap leaves.
+"""What a model needs in memory, by purpose. Decides nothing.
 
-Decides before anything is allocated.
+Known before anything is allocated.
 """
 
 from __future__ import annotations
@@ -8,26 +8,41 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from moeflux._core import Device
-from moeflux.blocks.moe import SparseMoe
-from moeflux.blocks.workspace import Workspace
-from moeflux.checkpoint import Checkpoint
-from moeflux.engine.dry_run import DryDevice
-from moeflux.engine.runtime import LOGIT_ROWS
+from moeflux.engine.dry_run import scratch_of
 from moeflux.errors import MoefluxError
 from moeflux.experts.stream import slot_nbytes
 from moeflux.memory import available_memory, format_size, parse_size, resident_memory
-from moeflux.models import load_model
 from moeflux.models.loaded import LoadedModel, ModelConfig
-from moeflux.ops.operands import ExpertBatch
 from moeflux.settings import Settings
 
-DEFAULT_SHARE_OF_AVAILABLE_MEMORY = 0.8
 MAX_DEFAULT_CONTEXT = 32768
+
+Rows = list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class DeviceMemory:
+    """Of a device with memory of its own, in bytes."""
+
+    total_nbytes: int
+    available_nbytes: int
+    """Free, or taken by this device object already."""
+    staging_nbytes: int
+    """Of the host's memory, for reads to the device by one worker."""
+
+    @classmethod
+    def of(cls, device: Device) -> DeviceMemory | None:
+        """None for a device that shares the host's memory."""
+        told = device.memory()
+        if "free" not in told:
+            return None
+        available = told["free"] + told.get("allocated", 0)
+        return cls(told["total"], available, told.get("staging", 0))
 
 
 @dataclass(frozen=True)
 class MemoryNeeds:
-    """Bytes by purpose, whatever the number of slots."""
+    """Bytes by purpose, whatever the number of slots and of records."""
 
     process_nbytes: int
     """Interpreter and libraries, as measured."""
@@ -37,132 +52,180 @@ class MemoryNeeds:
     scratch_nbytes: int
     """Activations of decode and of a prefill chunk."""
     slot_nbytes: int
+    """Of one slot or record: an expert, rounded up to whole pages."""
     n_experts: int
     """Routed experts of all layers together."""
     top_k: int
     prefix_nbytes: int = 0
     """Room for stored prefixes in memory."""
-    device_free_nbytes: int | None = None
-    """Of a device with memory of its own: free for all but the process. None: the host's."""
+    host_scratch_nbytes: int = 0
+    """Of the activations, what the host sees."""
+    staging_nbytes: int = 0
+    """Of the host, through which reads get to a device with memory of its own."""
+    device: DeviceMemory | None = None
+    """None: the host and the device share one memory."""
 
     @property
     def fixed_nbytes(self) -> int:
-        """All but the slots."""
+        """All but slots and records, on host and device together."""
         model_nbytes = self.dense_nbytes + self.state_nbytes + self.scratch_nbytes
-        return self.process_nbytes + model_nbytes + self.prefix_nbytes
+        return self.process_nbytes + model_nbytes + self.prefix_nbytes + self.staging_nbytes
+
+    @property
+    def device_fixed_nbytes(self) -> int:
+        """What lies on a device with memory of its own, but for the slots."""
+        return (
+            self.dense_nbytes + self.state_nbytes + self.scratch_nbytes - self.host_scratch_nbytes
+        )
+
+    @property
+    def host_fixed_nbytes(self) -> int:
+        """What lies in the host's memory beside such a device, but for the records."""
+        return self.fixed_nbytes - self.device_fixed_nbytes
+
+    @property
+    def floor_slots_nbytes(self) -> int:
+        """Of the fewest slots that run the model: top_k for decode, two for prefill."""
+        return max(2, self.top_k) * self.slot_nbytes
 
     @property
     def floor_nbytes(self) -> int:
-        """Least memory that runs the model: top_k slots for decode, two for prefill."""
-        return self.fixed_nbytes + max(2, self.top_k) * self.slot_nbytes
+        """Least memory that runs the model, on host and device together."""
+        return self.fixed_nbytes + self.floor_slots_nbytes
+
+    @property
+    def device_floor_nbytes(self) -> int:
+        """Least memory of a device with memory of its own."""
+        return self.device_fixed_nbytes + self.floor_slots_nbytes
 
     @property
     def whole_nbytes(self) -> int:
         """Memory in which every expert has a slot."""
         return self.fixed_nbytes + self.n_experts * self.slot_nbytes
 
-    def n_slots(self, memory: int | str | None) -> int:
-        """Slots that a cap on the whole process leaves, at most one per expert.
+    def page_cache_share(self, n_slots: int, n_records: int = 0) -> float:
+        """Of the experts that memory does not hold, how many stay in the page cache beside it.
 
-        Without a cap, a share of the memory that is available now, or that the device has free if
-        it has its own, which no cap exceeds. Raises MemoryCapError below the floor.
+        It also keeps, until they age, those that have gone from there into slots and records.
         """
-        free = self.device_free_nbytes
-        if memory is None:
-            available = available_memory() if free is None else free
-            cap = self.process_nbytes + int(DEFAULT_SHARE_OF_AVAILABLE_MEMORY * available)
-        else:
-            cap = parse_size(memory)
-        if free is not None:
-            cap = min(cap, self.process_nbytes + free)
-        if cap < self.floor_nbytes:
-            raise MemoryCapError(cap, self)
-        return min((cap - self.fixed_nbytes) // self.slot_nbytes, self.n_experts)
-
-    def states_nbytes(self, n_slots: int, cap_nbytes: int) -> int:
-        """What a cap leaves for the states of all sessions together, beside so many slots."""
-        others = self.fixed_nbytes - self.state_nbytes + n_slots * self.slot_nbytes
-        return cap_nbytes - others
-
-    def page_cache_share(self, n_slots: int) -> float:
-        """Of the experts without a slot, how many stay in the page cache beside the process.
-
-        It also keeps, until they age, those that have gone from there into slots.
-        """
-        n_without = self.n_experts - n_slots
+        n_held = max(n_slots, n_records)
+        n_without = self.n_experts - n_held
         if n_without == 0:
             return 1.0
-        taken = self.fixed_nbytes - self.process_nbytes + n_slots * self.slot_nbytes
-        if self.device_free_nbytes is not None:
-            taken = 0
+        if self.device is None:
+            taken = self.fixed_nbytes - self.process_nbytes + n_slots * self.slot_nbytes
+        else:
+            taken = self.host_fixed_nbytes - self.process_nbytes + n_records * self.slot_nbytes
         n_cached = (available_memory() - taken) // self.slot_nbytes
-        return min(1.0, max(0.0, (n_cached - n_slots) / n_without))
+        return min(1.0, max(0.0, (n_cached - n_held) / n_without))
 
-    def rows(self) -> list[tuple[str, str]]:
-        """Purpose and size, for people."""
+    def host_rows(self) -> Rows:
+        """Purpose and size of what lies in the host's memory beside a device with its own."""
+        return _sizes(
+            ("interpreter and libraries", self.process_nbytes),
+            ("activations that the host sees", self.host_scratch_nbytes),
+            ("staging of reads", self.staging_nbytes),
+            *self._prefixes(),
+        )
+
+    def device_rows(self) -> Rows:
+        """Purpose and size of what lies on such a device."""
         return [
-            ("interpreter and libraries", format_size(self.process_nbytes)),
-            ("dense weights", format_size(self.dense_nbytes)),
-            ("state of one session", format_size(self.state_nbytes)),
-            ("activations", format_size(self.scratch_nbytes)),
-            *([("stored prefixes", format_size(self.prefix_nbytes))] if self.prefix_nbytes else []),
-            (
-                f"expert slots, at least {max(2, self.top_k)} of {self.n_experts}",
-                self._floor_slots(),
+            *_sizes(
+                ("dense weights", self.dense_nbytes),
+                ("state of one session", self.state_nbytes),
+                ("activations", self.scratch_nbytes - self.host_scratch_nbytes),
             ),
+            self._slots_row(),
         ]
 
-    def _floor_slots(self) -> str:
-        return format_size(self.floor_nbytes - self.fixed_nbytes)
+    def rows(self) -> Rows:
+        """Purpose and size of all, for people; the slots come last."""
+        if self.device is not None:
+            return [*self.host_rows(), *self.device_rows()]
+        return [
+            *_sizes(
+                ("interpreter and libraries", self.process_nbytes),
+                ("dense weights", self.dense_nbytes),
+                ("state of one session", self.state_nbytes),
+                ("activations", self.scratch_nbytes),
+                *self._prefixes(),
+            ),
+            self._slots_row(),
+        ]
+
+    def _prefixes(self) -> list[tuple[str, int]]:
+        return [("stored prefixes", self.prefix_nbytes)] if self.prefix_nbytes else []
+
+    def _slots_row(self) -> tuple[str, str]:
+        least = f"expert slots, at least {max(2, self.top_k)} of {self.n_experts}"
+        return least, format_size(self.floor_slots_nbytes)
+
+
+def _sizes(*purposes: tuple[str, int]) -> Rows:
+    return [(purpose, format_size(nbytes)) for purpose, nbytes in purposes]
 
 
 class MemoryCapError(MoefluxError, ValueError):
-    """A cap below the least memory that runs the model: `cap_nbytes` and the `needs` by purpose."""
+    """A cap below the least memory that runs the model.
 
-    def __init__(self, cap_nbytes: int, needs: MemoryNeeds, requests_nbytes: int = 0) -> None:
+    `cap_nbytes`, the `needs` by purpose, and `cap`: "memory", or "vram" for that of a device.
+    """
+
+    def __init__(
+        self, cap_nbytes: int, needs: MemoryNeeds, requests_nbytes: int = 0, cap: str = "memory"
+    ) -> None:
         """`requests_nbytes`: what a server keeps of the cap for requests."""
-        rows = list(needs.rows())
+        rows, nbytes, where = needs.rows(), needs.floor_nbytes, "this model needs"
+        if cap == "vram":
+            rows, nbytes = needs.device_rows(), needs.device_floor_nbytes
+            where = "this model needs on the device"
+        elif needs.device is not None:
+            rows, nbytes = needs.host_rows(), needs.host_fixed_nbytes
+            where = "this model needs beside the device"
         if requests_nbytes:
             rows.append(("requests", format_size(requests_nbytes)))
         parts = ", ".join(f"{purpose} {size}" for purpose, size in rows)
-        wanted = format_size(needs.floor_nbytes + requests_nbytes)
+        wanted = format_size(nbytes + requests_nbytes)
         super().__init__(
-            f"memory of {format_size(cap_nbytes)} is below the {wanted} "
-            f"that this model needs: {parts}"
+            f"{cap} of {format_size(cap_nbytes)} is below the {wanted} that {where}: {parts}"
         )
         self.cap_nbytes = cap_nbytes
         self.needs = needs
+        self.cap = cap
+
+    @property
+    def wanted_nbytes(self) -> int:
+        """The least cap that runs the model."""
+        if self.cap == "vram":
+            return self.needs.device_floor_nbytes
+        if self.needs.device is not None:
+            return self.needs.host_fixed_nbytes
+        return self.needs.floor_nbytes
 
 
 def memory_needs(
-    loaded: LoadedModel,
-    context_size: int,
-    prefill_chunk: int,
-    prefix_nbytes: int = 0,
-    device: Device | None = None,
+    loaded: LoadedModel, settings: Settings, device: Device | None = None
 ) -> MemoryNeeds:
-    """What a model needs for one session of `context_size` positions, and stored prefixes.
+    """What a model needs for one session and stored prefixes, as the settings ask for them.
 
-    On `device`, if it is known.
+    On `device`, if it is known. Raises ValueError for a size that is none.
     """
     layers = [layer for layer in loaded.experts if layer is not None]
+    own = None if device is None else DeviceMemory.of(device)
+    scratch = [scratch_of(loaded, n_tokens) for n_tokens in (1, settings.prefill_chunk)]
     return MemoryNeeds(
         process_nbytes=resident_memory(),
         dense_nbytes=loaded.dense_nbytes,
-        state_nbytes=loaded.decoder.state_nbytes(context_size),
-        scratch_nbytes=scratch_nbytes(loaded, 1) + scratch_nbytes(loaded, prefill_chunk),
+        state_nbytes=loaded.decoder.state_nbytes(default_context_size(loaded.config, settings)),
+        scratch_nbytes=sum(part.nbytes for part in scratch),
         slot_nbytes=slot_nbytes(layers),
         n_experts=sum(layer.n_experts for layer in layers),
         top_k=loaded.config.num_experts_per_tok,
-        prefix_nbytes=prefix_nbytes,
-        device_free_nbytes=None if device is None else device.memory().get("free"),
-    )
-
-
-def memory_needs_of(checkpoint: Checkpoint, context_size: int, prefill_chunk: int) -> MemoryNeeds:
-    """The same from a checkpoint's headers alone. Raises CheckpointError."""
-    return memory_needs(
-        load_model(checkpoint, DryDevice().as_device()), context_size, prefill_chunk
+        prefix_nbytes=prefix_memory_nbytes(settings),
+        host_scratch_nbytes=sum(part.host_nbytes for part in scratch),
+        staging_nbytes=0 if own is None else own.staging_nbytes * settings.n_read_workers,
+        device=own,
     )
 
 
@@ -188,18 +251,3 @@ def weight_nbytes_per_token(loaded: LoadedModel) -> int:
     dense = loaded.dense_nbytes - (0 if tied else decoder.embedding.nbytes)
     records = sum(layer.record_nbytes for layer in loaded.experts if layer is not None)
     return dense + loaded.config.num_experts_per_tok * records
-
-
-def scratch_nbytes(loaded: LoadedModel, n_tokens: int) -> int:
-    """Bytes of activations for `n_tokens` tokens, found by a dry run of every layer."""
-    device = DryDevice().as_device()
-    work, decoder = Workspace(device, n_tokens), loaded.decoder
-    encoder = device.record()
-    top_k, size = loaded.config.num_experts_per_tok, slot_nbytes(loaded.experts)
-    table = device.buffer(4 * n_tokens * top_k, host=True)
-    batch = ExpertBatch(device.buffer(size), size, table, table, top_k)
-    for layer in decoder.layers:
-        decoder.encode_mixer(encoder, layer, layer.new_state(device, n_tokens), work)
-        if isinstance(layer.mlp, SparseMoe):
-            decoder.encode_moe(encoder, layer, batch, work)
-    return work.nbytes + LOGIT_ROWS * 4 * decoder.vocabulary

@@ -5,13 +5,14 @@ from __future__ import annotations
 from moeflux._core import Device
 from moeflux.backends import open_device
 from moeflux.engine.budget import MemoryNeeds
+from moeflux.engine.placement import Placement
 from moeflux.experts.read_mode import ReadMode
 from moeflux.experts.reads import ReadSettings, Verify
 from moeflux.experts.stream import StreamSettings
 from moeflux.settings import Settings
 
 
-def stream_settings(needs: MemoryNeeds, n_slots: int, settings: Settings) -> StreamSettings:
+def stream_settings(needs: MemoryNeeds, placement: Placement, settings: Settings) -> StreamSettings:
     """What the settings and the room in memory say of experts."""
     reads = ReadSettings(
         n_workers=settings.n_read_workers,
@@ -20,10 +21,10 @@ def stream_settings(needs: MemoryNeeds, n_slots: int, settings: Settings) -> Str
         verify=Verify(settings.verify),
         timeout=settings.read_timeout,
         n_retries=settings.n_read_retries,
-        page_cache_share=needs.page_cache_share(n_slots),
+        page_cache_share=needs.page_cache_share(placement.n_slots, placement.n_records),
     )
     return StreamSettings(
-        n_slots, eviction=settings.eviction, prefetch=settings.prefetch, reads=reads
+        placement.n_slots, placement.n_records, settings.eviction, settings.prefetch, reads
     )
 
 

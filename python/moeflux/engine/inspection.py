@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moeflux.checkpoint import Checkpoint
-from moeflux.engine.budget import MemoryNeeds, default_context_size, memory_needs
+from moeflux.engine.budget import MemoryNeeds, memory_needs
 from moeflux.engine.dry_run import DryDevice
 from moeflux.memory import available_memory, format_size
 from moeflux.models import load_model
@@ -52,8 +52,7 @@ def inspect_checkpoint(folder: Path, settings: Settings | None = None) -> ModelI
     config = loaded.config
     layers = [layer for layer in loaded.experts if layer is not None]
     top_k = config.num_experts_per_tok
-    context_size = default_context_size(config, settings)
-    needs = memory_needs(loaded, context_size, settings.prefill_chunk)
+    needs = memory_needs(loaded, settings)
     # What the process holds already is not available any more.
     available = available_memory() + needs.process_nbytes
     return ModelInfo(

@@ -22,12 +22,12 @@ from moeflux.engine.budget import (
     MemoryNeeds,
     default_context_size,
     memory_needs,
-    prefix_memory_nbytes,
     weight_nbytes_per_token,
 )
 from moeflux.engine.chosen import open_named_device, stream_settings
 from moeflux.engine.constraint import Constraint
 from moeflux.engine.generate import Generation, Watchers
+from moeflux.engine.placement import Placement, place_experts, vram_cap
 from moeflux.engine.prefill import Prefill
 from moeflux.engine.prefixes.store import PrefixStore, open_prefix_store
 from moeflux.engine.request import Limits, Request, RequestOptions, SamplingOptions
@@ -41,7 +41,6 @@ from moeflux.engine.state import new_state
 from moeflux.engine.state_budget import StateBudget
 from moeflux.experts.stream import ExpertStream
 from moeflux.experts.timeline import Timeline
-from moeflux.memory import parse_size
 from moeflux.models import load_model
 from moeflux.models.loaded import ModelConfig
 from moeflux.settings import Settings
@@ -70,20 +69,14 @@ class Model:
         self.settings = settings or Settings.from_environment()
         self._checkpoint = Checkpoint.open(folder)
         self._device = open_named_device(device, self.settings)
+        cap = vram_cap(self.settings, self._device)
         self._loaded = load_model(self._checkpoint, self._device)
-        self._needs = memory_needs(
-            self._loaded,
-            self.context_size,
-            self.settings.prefill_chunk,
-            prefix_memory_nbytes(self.settings),
-            self._device,
-        )
-        n_slots = self._needs.n_slots(memory)
-        self._runtime = self._start(n_slots)
-        self._runtime.memory_cap = None if memory is None else parse_size(memory)
-        self._runtime.states = StateBudget(
-            None if memory is None else self._needs.states_nbytes(n_slots, parse_size(memory))
-        )
+        self._needs = memory_needs(self._loaded, self.settings, self._device)
+        self._placement = place_experts(self._needs, memory, cap)
+        self._runtime = self._start()
+        self._runtime.memory_cap = self._placement.memory_cap
+        self._runtime.vram_cap = self._placement.vram_cap
+        self._runtime.states = StateBudget(self._placement.states_nbytes(self._needs))
         self._runtime.context_limit = self.config.max_position_embeddings
         self._runtime.weight_nbytes_per_token = weight_nbytes_per_token(self._loaded)
         self._prefill = Prefill(self._runtime)
@@ -106,8 +99,13 @@ class Model:
 
     @property
     def memory_needs(self) -> MemoryNeeds:
-        """Bytes by purpose; `runtime.experts.n_slots` is the number of slots that the cap left."""
+        """Bytes by purpose."""
         return self._needs
+
+    @property
+    def placement(self) -> Placement:
+        """The slots and records that the caps left."""
+        return self._placement
 
     @property
     def path(self) -> Path:
@@ -235,13 +233,13 @@ class Model:
         session.check_room(n_prompt)
         return Generation(session, self._runtime, self.tokenizer, request, prefixes, watchers)
 
-    def _start(self, n_slots: int) -> Runtime:
+    def _start(self) -> Runtime:
         device, loaded, settings = self._device, self._loaded, self.settings
         top_k = loaded.config.num_experts_per_tok
         tensor_paths = {entry.path for entry in self._checkpoint.tensors.values()}
         expert_paths = {path for layer in loaded.experts if layer for path in layer.paths}
         files = FileWatch(tensor_paths | expert_paths)
-        chosen = stream_settings(self._needs, n_slots, settings)
+        chosen = stream_settings(self._needs, self._placement, settings)
         experts = ExpertStream(device, loaded.experts, top_k, chosen)
         runtime = Runtime(
             device, device.queue(), loaded.decoder, experts, files, settings.prefill_chunk

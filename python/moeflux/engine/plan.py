@@ -12,13 +12,13 @@ from moeflux.engine.budget import (
     MemoryNeeds,
     default_context_size,
     memory_needs,
-    prefix_memory_nbytes,
     weight_nbytes_per_token,
 )
 from moeflux.engine.chosen import open_named_device, stream_settings
 from moeflux.engine.decode_speed import Speeds, measure_speeds
 from moeflux.engine.dry_run import DryDevice
 from moeflux.engine.inspection import ModelInfo, inspect_checkpoint
+from moeflux.engine.placement import Placement, place_experts, vram_cap
 from moeflux.engine.read_speed import ReadSpeed
 from moeflux.experts.replay import ReplaySettings, replay
 from moeflux.experts.trace import TraceError
@@ -84,14 +84,15 @@ class Plan:
     device: str
     context_size: int
     needs: MemoryNeeds
-    n_slots: int
+    placement: Placement
+    """Experts with a slot and with a record in the host's memory."""
     mean_record_nbytes: float
     """Of one expert."""
     weight_nbytes_per_token: int
     """Weights that a decode step touches, those of its experts included."""
     measured: Speeds
     page_cache_share: float
-    """Of the experts without a slot, how many the page cache can hold beside the process."""
+    """Of the experts that memory does not hold, how many the page cache can hold beside it."""
     speeds: tuple[PlannedSpeed, ...]
     """At HIT_RATES."""
     expected: PlannedSpeed
@@ -99,9 +100,40 @@ class Plan:
     hit_rate_source: str
 
     @property
+    def n_slots(self) -> int:
+        """Experts that have a slot."""
+        return self.placement.n_slots
+
+    @property
+    def n_records(self) -> int:
+        """Experts that the host's memory keeps for a device with its own, in slots or not."""
+        return self.placement.n_records
+
+    @property
+    def n_on_drive(self) -> int:
+        """Experts that only the drive has, where records are kept of those in slots first."""
+        return self.needs.n_experts - max(self.n_slots, self.n_records)
+
+    @property
+    def host_nbytes(self) -> int:
+        """What the process would hold of the host's memory."""
+        return self.placement.host_nbytes(self.needs)
+
+    @property
+    def device_nbytes(self) -> int:
+        """What the model would take of a device's own memory."""
+        return self.placement.device_nbytes(self.needs)
+
+    @property
     def resident_nbytes(self) -> int:
-        """What the process would hold: everything fixed, and its slots."""
-        return self.needs.fixed_nbytes + self.n_slots * self.needs.slot_nbytes
+        """What host and device would hold together."""
+        return self.host_nbytes + self.device_nbytes
+
+    @property
+    def record_share(self) -> float:
+        """Of the experts without a slot, how many the host's memory holds."""
+        n_without = self.needs.n_experts - self.n_slots
+        return 1 - self.n_on_drive / n_without if n_without else 0.0
 
     @property
     def slot_share(self) -> float:
@@ -119,9 +151,16 @@ class Plan:
             "fixed_nbytes": self.needs.fixed_nbytes,
             "floor_nbytes": self.needs.floor_nbytes,
             "whole_nbytes": self.needs.whole_nbytes,
+            "host_fixed_nbytes": self.needs.host_fixed_nbytes,
+            "device_fixed_nbytes": self.needs.device_fixed_nbytes,
         }
         return asdict(self) | {
             "needs": needs,
+            "n_slots": self.n_slots,
+            "n_records": self.n_records,
+            "n_on_drive": self.n_on_drive,
+            "host_nbytes": self.host_nbytes,
+            "device_nbytes": self.device_nbytes,
             "resident_nbytes": self.resident_nbytes,
             "slot_share": self.slot_share,
             "weight_nbytes_per_second": self.weight_nbytes_per_second,
@@ -143,27 +182,26 @@ def plan_checkpoint(
     settings = settings or Settings.from_environment()
     checkpoint = Checkpoint.open(folder)
     loaded = load_model(checkpoint, DryDevice().as_device())
-    context_size = default_context_size(loaded.config, settings)
     device = open_named_device(device_name, settings)
-    needs = memory_needs(
-        loaded, context_size, settings.prefill_chunk, prefix_memory_nbytes(settings), device
-    )
-    n_slots = needs.n_slots(memory)
+    cap = vram_cap(settings, device)
+    needs = memory_needs(loaded, settings, device)
+    placement = place_experts(needs, memory, cap)
+    n_slots = placement.n_slots
     layers = [layer for layer in loaded.experts if layer is not None]
     hit_rate, source = _hit_rate(layers, needs, n_slots, settings, trace)
     asks_next_router = n_slots < needs.n_experts and settings.prefetch in NEXT_ROUTER_MODES
     workload = Workload(
         tuple(layer.record_nbytes for layer in layers), needs.top_k, asks_next_router
     )
-    reads = stream_settings(needs, n_slots, settings).reads
+    reads = stream_settings(needs, placement, settings).reads
     measured = measure_speeds(device, checkpoint, reads, asks_next_router=asks_next_router)
     page_cache_share = 0.0 if measured.direct else reads.page_cache_share
     return Plan(
         info=inspect_checkpoint(folder),
         device=device.description,
-        context_size=context_size,
+        context_size=default_context_size(loaded.config, settings),
         needs=needs,
-        n_slots=n_slots,
+        placement=placement,
         mean_record_nbytes=sum(workload.record_nbytes) / len(layers),
         weight_nbytes_per_token=weight_nbytes_per_token(loaded),
         measured=measured,

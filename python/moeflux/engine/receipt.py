@@ -33,6 +33,9 @@ class PhaseStats:
     """What the process had from drives meanwhile, also for other sessions and for weights in
     mapped files; None where the system does not tell."""
     n_reads: int = 0
+    bytes_copied: int = 0
+    """Of experts, copied to the device from records in the host's memory, without a read."""
+    n_copies: int = 0
     n_failed_reads: int = 0
     experts_ready: int = 0
     """Routed experts that were in memory."""
@@ -135,7 +138,11 @@ class GenerationStats:
     peak_memory_nbytes: int
     """Of the process, so far."""
     memory_cap_nbytes: int | None = None
+    vram_cap_nbytes: int | None = None
+    """Of the device's own memory."""
     n_slots: int = 0
+    n_records: int = 0
+    """Experts that the host's memory has room for, beside a device with memory of its own."""
     n_experts: int = 0
     """Routed experts of all layers together."""
     cached_tokens: int = 0
@@ -160,6 +167,11 @@ class GenerationStats:
     def bytes_read(self) -> int:
         """Of experts, from the page cache or from a drive."""
         return self.prefill.bytes_read + self.decode.bytes_read
+
+    @property
+    def bytes_copied(self) -> int:
+        """Of experts, from records in the host's memory."""
+        return self.prefill.bytes_copied + self.decode.bytes_copied
 
     @property
     def prefill_tokens_per_second(self) -> float:
@@ -202,6 +214,7 @@ class GenerationStats:
             "prefill": self.prefill.as_dict(),
             "decode": self.decode.as_dict(),
             "bytes_read": self.bytes_read,
+            "bytes_copied": self.bytes_copied,
             "weight_nbytes_per_second": self.weight_nbytes_per_second,
             "memory_nbytes_per_second": memory_nbytes_per_second,
             "bound": self.bound(memory_nbytes_per_second),
@@ -222,6 +235,8 @@ def phase_stats(
         bytes_read=stream.bytes_read,
         drive_bytes_read=spent.drive_nbytes,
         n_reads=stream.n_reads,
+        bytes_copied=stream.bytes_copied,
+        n_copies=stream.n_copies,
         n_failed_reads=stream.n_failed_reads,
         experts_ready=stream.n_ready,
         experts_late=stream.n_late,

@@ -57,6 +57,8 @@ class Runtime:
     """Settings that change what the model computes, such as activations=int8."""
     memory_cap: int | None = None
     """Of the process, in bytes, if one was asked for."""
+    vram_cap: int | None = None
+    """Of the device's own memory, in bytes, if one was asked for."""
     states: StateBudget = field(default_factory=lambda: StateBudget(None))
     """For the states of all sessions."""
     fingerprint: Fingerprint | None = None

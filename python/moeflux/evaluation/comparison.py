@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moeflux.blocks.workspace import Float32Array
-from moeflux.engine.budget import DEFAULT_SHARE_OF_AVAILABLE_MEMORY, MemoryCapError
+from moeflux.engine.budget import MemoryCapError
 from moeflux.engine.model import Model
+from moeflux.engine.placement import DEFAULT_SHARE_OF_AVAILABLE_MEMORY
 from moeflux.evaluation.source import ModelSource, NoRoomError
 from moeflux.evaluation.vocabulary import Vocabulary, check_same_vocabulary
 from moeflux.evaluation.windows import (

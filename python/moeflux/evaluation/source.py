@@ -36,9 +36,11 @@ class ModelSource:
         try:
             return Model(self.folder, self.device, max(1, cap - reserved_nbytes), self.settings)
         except MemoryCapError as error:
-            if cap < error.needs.floor_nbytes:
+            if error.cap != "memory":
+                raise
+            if cap < error.wanted_nbytes:
                 raise MemoryCapError(cap, error.needs) from error
-            floor = format_size(error.needs.floor_nbytes)
+            floor = format_size(error.wanted_nbytes)
             raise NoRoomError(
                 f"memory of {format_size(cap)} is below the {floor} "
                 f"that this model needs and the {format_size(reserved_nbytes)} for logits"

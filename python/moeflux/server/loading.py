@@ -52,6 +52,8 @@ class ModelSource:
         try:
             model = moeflux.load(self.model, self.device, self.model_memory, self.settings)
         except MemoryCapError as error:
+            if error.cap != "memory":
+                raise
             given = 0 if self.memory is None else parse_size(self.memory)
             raise MemoryCapError(given, error.needs, REQUESTS_NBYTES) from error
         self.loaded = model

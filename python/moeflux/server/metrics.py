@@ -46,6 +46,9 @@ class _Moment(Collector):
 def _totals(status: SchedulerStatus) -> Iterator[Metric]:
     """What all work has read, also that of answers that nobody waited for."""
     nbytes = CounterMetricFamily("moeflux_expert_bytes_read", "Of experts.", labels=["phase"])
+    copied = CounterMetricFamily(
+        "moeflux_expert_bytes_copied", "Of experts, from RAM to the device.", labels=["phase"]
+    )
     routed = CounterMetricFamily(
         "moeflux_experts_routed", "In memory (hits) or waited for.", labels=["phase", "found"]
     )
@@ -53,11 +56,12 @@ def _totals(status: SchedulerStatus) -> Iterator[Metric]:
     seconds = CounterMetricFamily("moeflux_work_seconds", "Of computing.", labels=["phase"])
     for phase, total in (("prefill", status.prefill), ("decode", status.decode)):
         nbytes.add_metric([phase], total.bytes_read)
+        copied.add_metric([phase], total.bytes_copied)
         routed.add_metric([phase, "ready"], total.n_ready)
         routed.add_metric([phase, "awaited"], total.n_awaited)
         worked.add_metric([phase], total.n_tokens)
         seconds.add_metric([phase], total.seconds)
-    yield from (nbytes, routed, worked, seconds)
+    yield from (nbytes, copied, routed, worked, seconds)
 
 
 class Metrics:

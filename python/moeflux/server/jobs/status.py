@@ -17,6 +17,8 @@ class WorkTotals:
     seconds: float = 0.0
     """Of the thread that owns the model."""
     bytes_read: int = 0
+    bytes_copied: int = 0
+    """From the host's memory to a device with its own."""
     n_ready: int = 0
     """Routed experts that were in memory: of the same job before, or of another."""
     n_awaited: int = 0
@@ -43,6 +45,7 @@ class WorkTotals:
         self.n_tokens += n_tokens
         self.seconds += seconds
         self.bytes_read += spent.bytes_read
+        self.bytes_copied += spent.bytes_copied
         self.n_ready += spent.n_ready
         self.n_awaited += spent.n_late + spent.n_missed
 
