@@ -22,7 +22,7 @@ from fake_reads import (
     Streaming,
 )
 
-from moeflux.errors import ExpertReadError, ReadCancelled
+from moeflux.errors import DeviceError, ExpertReadError, ReadCancelled
 from moeflux.experts.lease import SlotState
 from moeflux.experts.reads import ReadSettings
 from moeflux.experts.stream import ExpertStream, StreamSettings
@@ -92,6 +92,31 @@ def test_failed_read_is_retried_as_often_as_allowed(make: Callable[..., Streamin
     with pytest.raises(ExpertReadError, match="expert 4"):
         streaming.stream.fetch(0, [4])
     assert len(streaming.reads.of(0, 4)) == 3
+
+
+def test_a_read_that_does_not_get_to_the_device_is_the_devices_error(
+    make: Callable[..., Streaming],
+) -> None:
+    streaming = make(n_retries=1)
+    streaming.reads.outcomes[0, 3].append(DeviceError("a copy to the GPU"))
+    with pytest.raises(DeviceError, match="a copy to the GPU"):
+        streaming.stream.fetch(0, [3, 4])
+    assert streaming.state(0, 3) is SlotState.FAILED
+    streaming.recover()
+    streaming.assert_nothing_is_held()
+    streaming.stream.fetch(0, [3, 4])
+    assert len(streaming.reads.of(0, 3)) == 2
+
+
+def test_guess_that_does_not_get_to_the_device_is_forgotten(
+    make: Callable[..., Streaming],
+) -> None:
+    streaming = make(n_slots=8)
+    streaming.reads.outcomes[1, 7].append(DeviceError("a copy to the GPU"))
+    guess(streaming, 7)
+    streaming.stream.settle()
+    assert streaming.state(1, 7) is None
+    assert streaming.stream.counters.n_failed_reads == 1
 
 
 def test_guess_that_was_cancelled_is_read_again_once_demanded(

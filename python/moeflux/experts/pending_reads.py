@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from moeflux.errors import ExpertReadError, ReadCancelled, ReadError
+from moeflux.errors import DeviceError, ExpertReadError, ReadCancelled, ReadError
 from moeflux.experts.counters import StreamCounters
 from moeflux.experts.lease import Demand, ExpertSlot
 from moeflux.experts.reads import ExpertReads, Read
@@ -71,7 +71,7 @@ class PendingReads:
     def wait(self, experts: Sequence[ExpertSlot]) -> None:
         """Wait for demanded reads, for all also after one has failed; then raise the first failure.
 
-        Raises ExpertReadError.
+        Raises ExpertReadError, and DeviceError at once where bytes did not get to the device.
         """
         failure: ExpertReadError | None = None
         started = time.perf_counter()
@@ -99,14 +99,14 @@ class PendingReads:
             except ReadCancelled:
                 del self._by_slot[expert.slot]
                 self._residency.cancelled(expert.slot)
-            except ReadError:
+            except (ReadError, DeviceError) as error:
                 self._counters.n_failed_reads += 1
                 if not read.ticket.done:
                     raise
                 del self._by_slot[expert.slot]
                 self._residency.failed(expert.slot)
                 attempts -= 1
-                if attempts == 0:
+                if attempts == 0 or isinstance(error, DeviceError):
                     raise
             else:
                 self._delivered(read)
@@ -120,7 +120,7 @@ class PendingReads:
             self._reads.wait(read, read.submitted)
         except ReadCancelled:
             self._residency.cancelled(slot)
-        except ReadError:
+        except (ReadError, DeviceError):
             if not read.ticket.done:
                 return
             self._counters.n_failed_reads += 1
