@@ -58,9 +58,8 @@ std::unique_ptr<Transfer> DeviceAllocation::transfer() {
   return std::make_unique<CudaTransfer>(memory_->shared_objects(), memory_->address());
 }
 
-HostAllocation::Memory::Memory(std::shared_ptr<DeviceObjects> device_objects, std::size_t nbytes)
+HostAllocation::Memory::Memory(std::shared_ptr<DeviceObjects> device_objects, std::size_t nbytes, std::size_t alignment)
     : objects(std::move(device_objects)) {
-  const std::size_t alignment = nbytes >= kHugePageSize ? kHugePageSize : page_size();
   if (nbytes > std::numeric_limits<std::size_t>::max() - alignment) {
     check_allocation(objects->driver(), kOutOfMemory, nbytes);
   }
@@ -80,8 +79,8 @@ HostAllocation::Memory::~Memory() {
   if (scope.usable()) objects->call().host_free(allocated);
 }
 
-HostAllocation::HostAllocation(std::shared_ptr<DeviceObjects> objects, std::size_t nbytes)
-    : CudaAllocation(nbytes, true), memory_(make_process_owned<Memory>(std::move(objects), nbytes)) {}
+HostAllocation::HostAllocation(std::shared_ptr<DeviceObjects> objects, std::size_t nbytes, std::size_t alignment)
+    : CudaAllocation(nbytes, true), memory_(make_process_owned<Memory>(std::move(objects), nbytes, alignment)) {}
 
 void HostAllocation::download(std::size_t offset, std::span<std::byte> destination) {
   std::memcpy(destination.data(), memory_->address + offset, destination.size());

@@ -68,8 +68,8 @@ class DeviceAllocation final : public CudaAllocation {
 // they only read is better copied to a mirror first, if it is small.
 class HostAllocation final : public CudaAllocation {
  public:
-  // Throws OutOfMemoryError.
-  HostAllocation(std::shared_ptr<DeviceObjects> objects, std::size_t nbytes);
+  // `alignment`: of the address, at least to a page. Throws OutOfMemoryError.
+  HostAllocation(std::shared_ptr<DeviceObjects> objects, std::size_t nbytes, std::size_t alignment);
 
   std::byte* address() override { return memory_->address; }
   DevicePointer device_address(std::size_t offset, std::size_t) override { return memory_->device_address + offset; }
@@ -81,7 +81,7 @@ class HostAllocation final : public CudaAllocation {
 
  private:
   struct Memory {
-    Memory(std::shared_ptr<DeviceObjects> objects, std::size_t nbytes);
+    Memory(std::shared_ptr<DeviceObjects> objects, std::size_t nbytes, std::size_t alignment);
     ~Memory();
     Memory(const Memory&) = delete;
     Memory& operator=(const Memory&) = delete;

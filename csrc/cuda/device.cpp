@@ -14,6 +14,7 @@
 #include "cuda/transfer.h"
 #include "error.h"
 #include "file.h"
+#include "pages.h"
 
 namespace moeflux::cuda {
 namespace {
@@ -46,15 +47,17 @@ class CudaDevice final : public Device {
   Buffer buffer(std::size_t nbytes, bool host) override {
     if (nbytes == 0) throw std::invalid_argument("a buffer needs at least 1 byte, got 0");
     const ContextScope scope(*objects_);
-    if (host) return Buffer{std::make_shared<HostAllocation>(objects_, nbytes), 0, nbytes};
+    if (host) return host_buffer(nbytes, nbytes >= kHugePageSize ? kHugePageSize : page_size());
     auto allocation = std::make_shared<DeviceAllocation>(objects_, nbytes);
     allocation->memory().clear();
     return Buffer{std::move(allocation), 0, nbytes};
   }
 
   Buffer record_memory(std::size_t nbytes) override {
+    if (nbytes == 0) throw std::invalid_argument("a buffer needs at least 1 byte, got 0");
     try {
-      return buffer(nbytes, true);
+      const ContextScope scope(*objects_);
+      return host_buffer(nbytes, page_size());
     } catch (const DeviceError&) {
       // The driver limits what may be page-locked; copies from other memory are slower.
       return Buffer{std::make_shared<PageableAllocation>(nbytes), 0, nbytes};
@@ -123,6 +126,10 @@ class CudaDevice final : public Device {
   }
 
  private:
+  Buffer host_buffer(std::size_t nbytes, std::size_t alignment) {
+    return Buffer{std::make_shared<HostAllocation>(objects_, nbytes, alignment), 0, nbytes};
+  }
+
   // Destroyed from the last to the first: pipelines, then the work, then kernels and the context.
   std::shared_ptr<DeviceObjects> objects_;
   std::shared_ptr<Library> library_;

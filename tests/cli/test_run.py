@@ -321,3 +321,24 @@ def test_interrupt_of_the_process_ends_it_with_130() -> None:
         interrupted, cost = process.stderr.read().decode().splitlines()
         assert interrupted.startswith("interrupted after ")
         assert cost == receipt(STATS)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["run", "demo", "x"],
+        ["chat", "demo"],
+        ["bench", "demo"],
+        ["plan", "demo"],
+        ["eval", "ppl", "demo", __file__],
+        ["trace", "record", "demo", "x", "-o", "x.gz"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_cap_on_memory_that_the_device_does_not_have_is_one_line(
+    capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    assert main([*command, "--device", "cpu", "--vram", "1GB"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "vram of 1GB was asked for, but the cpu device" in line
+    assert "has no memory of its own" in line

@@ -87,6 +87,19 @@ def test_no_more_records_than_experts() -> None:
     assert counts(place_experts(needs(), 10**9, DEVICE_FIXED + 4 * SLOT)) == (4, N_EXPERTS)
 
 
+@pytest.mark.parametrize(
+    ("n_slots", "n_records", "share"), [(20, 0, 0.0), (20, 10, 0.0), (20, 60, 0.5), (20, 100, 1.0)]
+)
+def test_records_beyond_those_in_slots_are_what_helps(
+    n_slots: int, n_records: int, share: float
+) -> None:
+    assert Placement(n_slots, n_records, None, None).record_share(N_EXPERTS) == share
+
+
+def test_nothing_is_missed_where_every_expert_has_a_slot() -> None:
+    assert Placement(N_EXPERTS, 0, None, None).record_share(N_EXPERTS) == 0.0
+
+
 def test_a_shared_memory_has_slots_alone() -> None:
     shared = needs(None)
     placed = place_experts(shared, shared.fixed_nbytes + 9 * SLOT)

@@ -124,6 +124,24 @@ def test_expected_seconds_lie_between_drive_and_page_cache() -> None:
         assert planned.expected_tokens_per_second == pytest.approx(1 / seconds)
 
 
+def test_expected_seconds_lie_between_records_and_reads() -> None:
+    workload = Workload(record_nbytes=(100,), top_k=1, prefetches=False)
+    speeds = Speeds(
+        decode_seconds=1.0,
+        drive=ReadSpeed(7.0, 1e12),
+        page_cache=ReadSpeed(3.0, 1e12),
+        direct=False,
+        drive_is_cold=True,
+        records=ReadSpeed(1.0, 1e12),
+    )
+    for record_share, seconds in ((0.0, 6.0), (0.25, 5.0), (1.0, 2.0)):
+        planned = workload.planned(0.0, speeds, 0.5, record_share)
+        assert planned.expected_tokens_per_second == pytest.approx(1 / seconds)
+        assert planned.ram_tokens_per_second == pytest.approx(1 / 2.0)
+        assert planned.copied_nbytes_per_token == 100 * record_share
+        assert planned.read_nbytes_per_token == 100 * (1 - record_share)
+
+
 @pytest.mark.parametrize(
     ("read_seconds", "seconds"),
     [(1.0, 2.0 + 0.7), (10.0, 10.0)],

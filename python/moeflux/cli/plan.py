@@ -93,22 +93,28 @@ def _tiers(planned: moeflux.Plan) -> list[tuple[str, str]]:
 def _misses(planned: moeflux.Plan) -> str:
     if planned.slot_share >= 1:
         return "none once every expert has been read"
+    copied = f"{planned.record_share:.0%} from RAM, else " if planned.n_records else ""
     if planned.measured.direct:
-        return "from the drive, past the page cache"
+        return f"{copied}from the drive, past the page cache"
     share = f"{planned.page_cache_share:.0%} from the page cache"
-    return f"{share}, as memory beside the process allows, else from the drive"
+    return f"{copied}{share}, as memory beside the process allows, else from the drive"
 
 
 def _speeds(planned: moeflux.Plan) -> Table:
     table = compact_table("Decode speed, misses read from")
-    for name in ("hit rate", "read per token", "drive", "page cache", "both, as expected"):
+    names = ["hit rate", "read per token", "drive", "page cache", "both, as expected"]
+    if planned.n_records:
+        names = ["hit rate", "missed per token", "drive", "page cache", "RAM", "all, as expected"]
+    for name in names:
         table.add_column(name, justify="right", no_wrap=True)
     for row in planned.speeds:
         speeds = (
             row.drive_tokens_per_second,
             row.page_cache_tokens_per_second,
+            *([row.ram_tokens_per_second] if row.ram_tokens_per_second is not None else []),
             row.expected_tokens_per_second,
         )
+        missed = row.read_nbytes_per_token + row.copied_nbytes_per_token
         texts = (f"{speed:.3g} tok/s" for speed in speeds)
-        table.add_row(f"{row.hit_rate:.0%}", format_size(row.read_nbytes_per_token), *texts)
+        table.add_row(f"{row.hit_rate:.0%}", format_size(missed), *texts)
     return table

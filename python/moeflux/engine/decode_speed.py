@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from secrets import SystemRandom
 from statistics import mean, median
 from typing import cast
@@ -31,7 +31,9 @@ from moeflux.engine.runtime import Runtime
 from moeflux.engine.state import SequenceState
 from moeflux.experts.counters import StreamCounters
 from moeflux.experts.eviction import make_policy
+from moeflux.experts.read_mode import ReadMode
 from moeflux.experts.reads import ExpertReads, ReadSettings
+from moeflux.experts.records import RecordPool
 from moeflux.experts.residency import ExpertResidency
 from moeflux.experts.slots import SlotPool
 from moeflux.experts.stream import ExpertStream, Fetch, slot_nbytes
@@ -49,6 +51,8 @@ LEAST_ADDED = 1e-3
 """Of a step, by reads, where noise hides what they add."""
 STAND_IN_NBYTES = 512 * 2**20
 """Of dense weights, and again of experts; a matrix that is larger than that is taken whole."""
+RECORDS_NBYTES = 128 * 2**20
+"""Of records that are copied in turn."""
 UPLOADED_NBYTES = 2**20
 """Tensors up to this size are uploaded as they are: norms, convolutions."""
 ALIGNMENT = 4096
@@ -70,15 +74,23 @@ class Speeds:
     """Reads go past the page cache, so that both are the drive's, measured in steps."""
     drive_is_cold: bool
     """The page cache was told to drop what was read for `drive`."""
+    records: ReadSpeed | None = None
+    """What copies of records in the host's memory add to a step; None where none are kept."""
 
 
 def measure_speeds(
-    device: Device, checkpoint: Checkpoint, settings: ReadSettings, *, asks_next_router: bool
+    device: Device,
+    checkpoint: Checkpoint,
+    settings: ReadSettings,
+    *,
+    asks_next_router: bool,
+    keeps_records: bool,
 ) -> Speeds:
     """Read experts and run decode steps, without any and with reads from the page cache.
 
-    asks_next_router: prefetch does so in every layer. Raises CheckpointError, OutOfMemoryError,
-    ReadError, OSError.
+    asks_next_router: prefetch does so in every layer. keeps_records: copies of records in the
+    host's memory are measured as well. Raises CheckpointError, OutOfMemoryError, ReadError,
+    OSError.
     """
     stand_in = _StandInDevice(device, checkpoint)
     loaded = load_model(checkpoint, cast(Device, stand_in))
@@ -91,13 +103,14 @@ def measure_speeds(
         experts.to_read = experts.shuffled() if direct else drive.experts
         steps = _Steps(device, loaded, experts)
         resident = steps.seconds(0)
-        one, several = (steps.seconds(n_missed) - resident for n_missed in (1, top_k))
+        in_steps, copies = steps.reads(resident), None
+        if keeps_records:
+            experts.keep_records(device, settings)
+            copies = steps.reads(resident)
     finally:
         experts.reads.close()
-    n_layers, record = len(experts.layers), mean(layer.record_nbytes for layer in experts.layers)
-    least = LEAST_ADDED * resident
-    in_steps = read_speed(max(one, least) / n_layers, max(several, least) / n_layers, top_k, record)
-    return Speeds(resident, in_steps if direct else drive.speed, in_steps, direct, drive.is_cold)
+    from_drive = in_steps if direct else drive.speed
+    return Speeds(resident, from_drive, in_steps, direct, drive.is_cold, copies)
 
 
 class _Steps:
@@ -122,6 +135,16 @@ class _Steps:
             if len(measured) >= MIN_TOKENS and sum(measured) >= MEASURED_SECONDS:
                 break
         return median(seconds[N_WARM_UP:])
+
+    def reads(self, resident: float) -> ReadSpeed:
+        """What reads as they are now add to a step that takes `resident` seconds without."""
+        experts, least = self._experts, LEAST_ADDED * resident
+        n_layers, top_k = len(experts.layers), experts.top_k
+        one, several = (
+            max(self.seconds(n_missed) - resident, least) / n_layers for n_missed in (1, top_k)
+        )
+        record = mean(layer.record_nbytes for layer in experts.layers)
+        return read_speed(one, several, top_k, record)
 
 
 @dataclass(frozen=True)
@@ -192,8 +215,8 @@ class _StandInExperts:
         self.slot_nbytes = size = slot_nbytes(self.layers)
         self.n_slots = max(top_k, min(n_experts, _stand_in_nbytes() // size))
         self.slots = _filled(device, self.n_slots * size)
-        views = [self.slots.view(index * size, size) for index in range(self.n_slots)]
-        self.reads = ExpertReads(device, dict(enumerate(self.layers)), views, settings)
+        self._views = [self.slots.view(index * size, size) for index in range(self.n_slots)]
+        self.reads = ExpertReads(device, dict(enumerate(self.layers)), self._views, settings)
         records = [layer.record_nbytes for layer in self.layers]
         policy = make_policy("lfru", n_experts, top_k, len(records))
         self.residency = ExpertResidency(SlotPool(n_experts, top_k, policy), records)
@@ -237,6 +260,18 @@ class _StandInExperts:
     def _read(self, missed: Mapping[int, int], first: int) -> Mapping[int, int]:
         read_at_once(self.reads, self._experts_to_read(len(missed)), first)
         return missed
+
+    def keep_records(self, device: Device, settings: ReadSettings) -> None:
+        """From now on reads are copies of records, which are filled here. Raises ReadError."""
+        n_records = max(self.top_k, min(RECORDS_NBYTES // self.slot_nbytes, self.n_slots))
+        self.to_read = self.shuffled()[:n_records]
+        policy = make_policy("lru", n_records, self.top_k, len(self.layers))
+        records = RecordPool(device, n_records, self.slot_nbytes, policy)
+        mode = ReadMode.DIRECT if self.reads.mode.direct else ReadMode.PAGE_CACHE
+        self.reads.close()
+        layers, chosen = dict(enumerate(self.layers)), replace(settings, mode=mode)
+        self.reads = ExpertReads(device, layers, self._views, chosen, records)
+        read_at_once(self.reads, self.to_read)
 
     def shuffled(self) -> list[ExpertKey]:
         """All experts in random order."""

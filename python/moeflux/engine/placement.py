@@ -34,6 +34,11 @@ class Placement:
         others = needs.fixed_nbytes - needs.state_nbytes + slots_nbytes
         return None if self.memory_cap is None else self.memory_cap - others
 
+    def record_share(self, n_experts: int) -> float:
+        """Of the experts without a slot, how many have a record, if all in slots have one too."""
+        n_without = n_experts - self.n_slots
+        return max(0, self.n_records - self.n_slots) / n_without if n_without else 0.0
+
     def host_nbytes(self, needs: MemoryNeeds) -> int:
         """What the process holds of the host's memory with all slots and records filled."""
         if needs.device is None:

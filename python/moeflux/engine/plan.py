@@ -38,12 +38,16 @@ class PlannedSpeed:
 
     hit_rate: float
     read_nbytes_per_token: int
+    copied_nbytes_per_token: int
+    """From records in the host's memory."""
     drive_tokens_per_second: float
     """What is missed comes from the drive."""
     page_cache_tokens_per_second: float
     """What is missed comes from the page cache."""
+    ram_tokens_per_second: float | None
+    """What is missed comes from records in the host's memory; None where none are kept."""
     expected_tokens_per_second: float
-    """As much comes from the page cache as the memory beside the process can hold."""
+    """As much comes from records and from the page cache as memory can hold."""
 
 
 @dataclass(frozen=True)
@@ -60,15 +64,33 @@ class Workload:
         missed, any_missed = self.top_k * (1 - hit_rate), 1 - hit_rate**self.top_k
         return sum(speed.layer_seconds(missed, any_missed, n) for n in self.record_nbytes)
 
-    def planned(self, hit_rate: float, speeds: Speeds, page_cache_share: float) -> PlannedSpeed:
-        """`page_cache_share`: of the bytes that are missed."""
+    def planned(
+        self, hit_rate: float, speeds: Speeds, page_cache_share: float, record_share: float = 0.0
+    ) -> PlannedSpeed:
+        """Of the bytes that are missed, `record_share` comes from records in the host's memory.
+
+        `page_cache_share`: of the bytes that are read.
+        """
         drive, page_cache = (
             self._step_seconds(speeds.decode_seconds, self.read_seconds(hit_rate, speed))
             for speed in (speeds.drive, speeds.page_cache)
         )
         expected = page_cache_share * page_cache + (1 - page_cache_share) * drive
-        nbytes = round((1 - hit_rate) * self.top_k * sum(self.record_nbytes))
-        return PlannedSpeed(hit_rate, nbytes, 1 / drive, 1 / page_cache, 1 / expected)
+        ram = None
+        if speeds.records is not None:
+            copies = self.read_seconds(hit_rate, speeds.records)
+            ram = self._step_seconds(speeds.decode_seconds, copies)
+            expected = record_share * ram + (1 - record_share) * expected
+        missed = (1 - hit_rate) * self.top_k * sum(self.record_nbytes)
+        return PlannedSpeed(
+            hit_rate=hit_rate,
+            read_nbytes_per_token=round((1 - record_share) * missed),
+            copied_nbytes_per_token=round(record_share * missed),
+            drive_tokens_per_second=1 / drive,
+            page_cache_tokens_per_second=1 / page_cache,
+            ram_tokens_per_second=None if ram is None else 1 / ram,
+            expected_tokens_per_second=1 / expected,
+        )
 
     def _step_seconds(self, compute: float, reads: float) -> float:
         """Prefetch hides a share of the reads, at most behind all of the computing."""
@@ -111,8 +133,13 @@ class Plan:
 
     @property
     def n_on_drive(self) -> int:
-        """Experts that only the drive has, where records are kept of those in slots first."""
+        """Experts that only the drive has, since records are kept of those in slots as well."""
         return self.needs.n_experts - max(self.n_slots, self.n_records)
+
+    @property
+    def record_share(self) -> float:
+        """Of the experts without a slot, how many the host's memory holds."""
+        return self.placement.record_share(self.needs.n_experts)
 
     @property
     def host_nbytes(self) -> int:
@@ -128,12 +155,6 @@ class Plan:
     def resident_nbytes(self) -> int:
         """What host and device would hold together."""
         return self.host_nbytes + self.device_nbytes
-
-    @property
-    def record_share(self) -> float:
-        """Of the experts without a slot, how many the host's memory holds."""
-        n_without = self.needs.n_experts - self.n_slots
-        return 1 - self.n_on_drive / n_without if n_without else 0.0
 
     @property
     def slot_share(self) -> float:
@@ -162,6 +183,7 @@ class Plan:
             "host_nbytes": self.host_nbytes,
             "device_nbytes": self.device_nbytes,
             "resident_nbytes": self.resident_nbytes,
+            "record_share": self.record_share,
             "slot_share": self.slot_share,
             "weight_nbytes_per_second": self.weight_nbytes_per_second,
         }
@@ -194,8 +216,15 @@ def plan_checkpoint(
         tuple(layer.record_nbytes for layer in layers), needs.top_k, asks_next_router
     )
     reads = stream_settings(needs, placement, settings).reads
-    measured = measure_speeds(device, checkpoint, reads, asks_next_router=asks_next_router)
+    measured = measure_speeds(
+        device,
+        checkpoint,
+        reads,
+        asks_next_router=asks_next_router,
+        keeps_records=placement.n_records > 0,
+    )
     page_cache_share = 0.0 if measured.direct else reads.page_cache_share
+    shares = page_cache_share, placement.record_share(needs.n_experts)
     return Plan(
         info=inspect_checkpoint(folder),
         device=device.description,
@@ -206,8 +235,8 @@ def plan_checkpoint(
         weight_nbytes_per_token=weight_nbytes_per_token(loaded),
         measured=measured,
         page_cache_share=page_cache_share,
-        speeds=tuple(workload.planned(rate, measured, page_cache_share) for rate in HIT_RATES),
-        expected=workload.planned(hit_rate, measured, page_cache_share),
+        speeds=tuple(workload.planned(rate, measured, *shares) for rate in HIT_RATES),
+        expected=workload.planned(hit_rate, measured, *shares),
         hit_rate_source=source,
     )
 
