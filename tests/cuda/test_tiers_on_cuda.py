@@ -115,3 +115,15 @@ def test_a_cap_that_is_too_small_is_named(
     (line,) = capsys.readouterr().err.splitlines()
     assert f"{option[2:]} of 1 kB is below the " in line
     assert wanted in line
+
+
+def test_what_a_model_takes_of_the_device_is_what_the_cap_allows(
+    folder: Path, needs: MemoryNeeds
+) -> None:
+    vram = needs.device_fixed_nbytes + 5 * needs.slot_nbytes
+    with moeflux.load(folder, device="cuda", vram=vram) as model:
+        session = model.session()
+        session.prefill([3 + index % 200 for index in range(300)])
+        session.decode(5)
+        # Small tables of the host have copies there.
+        assert abs(model.device.memory()["allocated"] - vram) < 1 << 16

@@ -143,7 +143,8 @@ class ExpertReads:
                 None if claim is None else claim.record,
                 claim is not None and claim.filled,
             )
-        except BaseException as error:
+        except Exception as error:
+            # Not after an interrupt: it may have come behind the submission, so that a read runs.
             self._end(claim, error)
             raise
         return Read(expert, ticket, time.perf_counter(), urgent, demand, claim)

@@ -141,10 +141,11 @@ def description(
     if model is not None:
         cap = source.memory
         limit = "no cap" if cap is None else f"cap {format_size(parse_size(cap))}"
-        experts = model.runtime.experts
+        experts, n_records = model.runtime.experts, model.placement.n_records
         yield (
             f"  memory             {format_size(resident_memory())} in use, {limit}, "
             f"{experts.n_slots} slots for {experts.n_experts} experts"
+            f"{f', {n_records} of them in RAM' if n_records else ''}"
         )
         kept = prefix_memory_nbytes(model.settings)
         yield f"  repeated prompts   {f'kept in {format_size(kept)}' if kept else 'not kept'}"
