@@ -2,10 +2,10 @@
 
 Kernels as bench/metal.py measures them, as a table in Markdown. With --checkpoint, a folder that
 bench/random_checkpoint.py wrote for example, also tokens per second of the whole model with all of
-its experts in memory, and with the memory given; and of transformers in bfloat16 on the same GPU,
-where an interpreter that imports it is named.
+its experts in the GPU's memory; with a share of them there and the rest in the host's, if asked;
+and of transformers in bfloat16 on the same GPU, where an interpreter that imports it is named.
 
-usage: python bench/gpu.py [--device cuda] [--checkpoint FOLDER] [--memory 8GB]
+usage: python bench/gpu.py [--device cuda] [--checkpoint FOLDER] [--vram-share 0.25]
        [--peer-python PROGRAM] [--result FILE]
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import subprocess
 import time
@@ -36,6 +37,9 @@ SECONDS = 0.05
 PROMPT_TOKENS, WARM_UP_TOKENS, DECODED_TOKENS = 2048, 32, 128
 DECODE_PROMPT_TOKENS = 64
 """What is decoded follows so many."""
+TABLE_HEAD = """\
+| engine | prefill tok/s | decode tok/s | copied per token from the host's memory | read per token |
+| --- | ---: | ---: | ---: | ---: |"""
 PEER = Path(__file__).with_name("transformers_speed.py")
 
 
@@ -65,27 +69,44 @@ def kernel_row(result: Result, copy: float) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def model_row(folder: Path, device: str, memory: str | None) -> str:
+def model_rows(folder: Path, device: str, vram_share: float | None) -> Iterator[str]:
+    """With all experts in the device's memory, and with a share of them."""
+    with moeflux.load(folder, device) as model:
+        needs = model.memory_needs
+        yield model_row(model)
+    if vram_share is not None:
+        slots_nbytes = math.ceil(vram_share * needs.n_experts) * needs.slot_nbytes
+        settings = moeflux.Settings(vram=str(needs.device_fixed_nbytes + slots_nbytes))
+        with moeflux.load(folder, device, settings=settings) as model:
+            yield model_row(model)
+
+
+def model_row(model: moeflux.Model) -> str:
     """Tokens per second; the second of two prompts counts, whose experts have been read once."""
     generator = np.random.default_rng(0)
-    with moeflux.load(folder, device, memory) as model:
-        stream = model.runtime.experts
-        n_prompt = min(PROMPT_TOKENS, model.context_size // 2)
-        for _ in range(2):
-            session = model.session()
-            prompt = generator.integers(2, model.config.vocab_size, n_prompt).tolist()
-            started = time.perf_counter()
-            session.prefill(prompt)
-            prefill = n_prompt / (time.perf_counter() - started)
-        session, seconds = model.session(), []
-        token = int(session.prefill(prompt[:DECODE_PROMPT_TOKENS]).argmax())
-        for _ in range(min(WARM_UP_TOKENS + DECODED_TOKENS, n_prompt - DECODE_PROMPT_TOKENS)):
-            started = time.perf_counter()
-            token = int(session.decode(token).argmax())
-            seconds.append(time.perf_counter() - started)
-        decode = 1 / statistics.median(seconds[WARM_UP_TOKENS:])
-        share = stream.n_slots / stream.n_experts
-    return f"| moeflux, 4 bits, {share:.0%} of the experts | {prefill:.0f} | {decode:.1f} |"
+    n_prompt = min(PROMPT_TOKENS, model.context_size // 2)
+    for _ in range(2):
+        session = model.session()
+        prompt = generator.integers(2, model.config.vocab_size, n_prompt).tolist()
+        started = time.perf_counter()
+        session.prefill(prompt)
+        prefill = n_prompt / (time.perf_counter() - started)
+    session, seconds = model.session(), []
+    token = int(session.prefill(prompt[:DECODE_PROMPT_TOKENS]).argmax())
+    stream = model.runtime.experts
+    before = stream.counters.snapshot()
+    for index in range(min(WARM_UP_TOKENS + DECODED_TOKENS, n_prompt - DECODE_PROMPT_TOKENS)):
+        if index == WARM_UP_TOKENS:
+            before = stream.counters.snapshot()
+        started = time.perf_counter()
+        token = int(session.decode(token).argmax())
+        seconds.append(time.perf_counter() - started)
+    counted, spent = seconds[WARM_UP_TOKENS:], stream.counters.since(before)
+    decode, n_tokens = 1 / statistics.median(counted), len(counted)
+    share = stream.n_slots / stream.n_experts
+    copied, read = spent.bytes_copied / n_tokens / 1e6, spent.bytes_read / n_tokens / 1e6
+    engine = f"moeflux, 4 bits, {share:.0%} of the experts"
+    return f"| {engine} | {prefill:.0f} | {decode:.1f} | {copied:.0f} MB | {read:.0f} MB |"
 
 
 def peer_row(folder: Path, device: str, python: str) -> str:
@@ -100,7 +121,7 @@ def peer_row(folder: Path, device: str, python: str) -> str:
 
     prefill = speeds(PROMPT_TOKENS, 1)["prefill_tokens_per_second"]
     decode = speeds(DECODE_PROMPT_TOKENS, DECODED_TOKENS)["decode_tokens_per_second"]
-    return f"| transformers, bfloat16, all experts | {prefill:.0f} | {decode:.1f} |"
+    return f"| transformers, bfloat16, all experts | {prefill:.0f} | {decode:.1f} | | |"
 
 
 def main() -> None:
@@ -108,7 +129,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--model", choices=SHAPES, default="qwen3.6-35b-a3b")
     parser.add_argument("--checkpoint", type=Path)
-    parser.add_argument("--memory", help="a second run of the checkpoint has so much")
+    parser.add_argument("--vram-share", type=float, help="of the experts, in a second run")
     parser.add_argument("--peer-python", help="an interpreter that imports transformers")
     parser.add_argument("--result", type=Path, help="write the tables there")
     arguments = parser.parse_args()
@@ -118,10 +139,8 @@ def main() -> None:
     lines.append(f"A copy of a GiB: {copy / 1e9:.0f} GB/s, read and written.")
     lines += kernel_rows(device, SHAPES[arguments.model], copy)
     if arguments.checkpoint:
-        lines += ["\n## The whole model\n", "| engine | prefill tok/s | decode tok/s |"]
-        lines.append("| --- | ---: | ---: |")
-        for memory in [None, *([arguments.memory] if arguments.memory else [])]:
-            lines.append(model_row(arguments.checkpoint, arguments.device, memory))
+        lines += ["\n## The whole model\n", TABLE_HEAD]
+        lines += model_rows(arguments.checkpoint, arguments.device, arguments.vram_share)
         if arguments.peer_python:
             lines.append(peer_row(arguments.checkpoint, arguments.device, arguments.peer_python))
     text = "\n".join(lines) + "\n"
