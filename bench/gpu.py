@@ -85,13 +85,15 @@ def model_row(model: moeflux.Model) -> str:
     """Tokens per second; the second of two prompts counts, whose experts have been read once."""
     generator = np.random.default_rng(0)
     n_prompt = min(PROMPT_TOKENS, model.context_size // 2)
+    session = model.session()
     for _ in range(2):
-        session = model.session()
+        session.reset()
         prompt = generator.integers(2, model.config.vocab_size, n_prompt).tolist()
         started = time.perf_counter()
         session.prefill(prompt)
         prefill = n_prompt / (time.perf_counter() - started)
-    session, seconds = model.session(), []
+    session.reset()
+    seconds = []
     token = int(session.prefill(prompt[:DECODE_PROMPT_TOKENS]).argmax())
     stream = model.runtime.experts
     before = stream.counters.snapshot()
@@ -133,20 +135,25 @@ def main() -> None:
     parser.add_argument("--peer-python", help="an interpreter that imports transformers")
     parser.add_argument("--result", type=Path, help="write the tables there")
     arguments = parser.parse_args()
+    lines = []
+    for line in report(arguments):
+        print(line, flush=True)
+        lines.append(line)
+    if arguments.result:
+        arguments.result.write_text("\n".join(lines) + "\n")
+
+
+def report(arguments: argparse.Namespace) -> Iterator[str]:
     device = open_device(arguments.device)
     copy = copy_bandwidth(device, WORKING_SET)
-    lines = [f"# {arguments.model} on {device.description}\n"]
-    lines.append(f"A copy of a GiB: {copy / 1e9:.0f} GB/s, read and written.")
-    lines += kernel_rows(device, SHAPES[arguments.model], copy)
+    yield f"# {arguments.model} on {device.description}\n"
+    yield f"A copy of a GiB: {copy / 1e9:.0f} GB/s, read and written."
+    yield from kernel_rows(device, SHAPES[arguments.model], copy)
     if arguments.checkpoint:
-        lines += ["\n## The whole model\n", TABLE_HEAD]
-        lines += model_rows(arguments.checkpoint, arguments.device, arguments.vram_share)
+        yield f"\n## The whole model\n\n{TABLE_HEAD}"
+        yield from model_rows(arguments.checkpoint, arguments.device, arguments.vram_share)
         if arguments.peer_python:
-            lines.append(peer_row(arguments.checkpoint, arguments.device, arguments.peer_python))
-    text = "\n".join(lines) + "\n"
-    print(text, end="")
-    if arguments.result:
-        arguments.result.write_text(text)
+            yield peer_row(arguments.checkpoint, arguments.device, arguments.peer_python)
 
 
 if __name__ == "__main__":
