@@ -7,8 +7,9 @@ one short turn: they are slower by far. Processor seconds are compared too, for 
 machine that others use, they tell more than the clock. Prints medians, spread and ratios; the last
 line is JSON, which bench/plot_compare.py draws. Needs the package gguf for the twin.
 
-usage: python bench/compare.py FOLDER [--rounds 5] [--threads 2] [--prompt-tokens 512] [--tokens 64]
-       [--llama-bench PROGRAM] [--peer-python PROGRAM] [--activations float32|int8]
+usage: python bench/compare.py FOLDER [--rounds 5] [--threads 1 2] [--prompt-tokens 512]
+       [--tokens 64] [--llama-bench PROGRAM] [--peer-python PROGRAM]
+       [--activations float32|int8]
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="for the checkpoint, its twin and the peer")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--prompt-tokens", type=int, default=512)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--layers", type=int, default=12)
@@ -128,9 +129,9 @@ def main() -> None:
     program = arguments.llama_bench or build_llama_bench(arguments.folder)
     slow = slow_peers(checkpoint, arguments.peer_python)
     rows, shares = [], {}
-    for n_threads in sorted({1, arguments.threads}):
+    for n_threads in sorted(set(arguments.threads)):
         turn = Turn(arguments.prompt_tokens, arguments.tokens, n_threads)
-        last = slow if n_threads == arguments.threads else []
+        last = slow if n_threads == max(arguments.threads) else []
         found = compare(ours, [LlamaCpp(program, twin)], last, turn, arguments.rounds)
         rows += found["rows"]
         shares[n_threads] = found["shares"]

@@ -39,9 +39,11 @@ def draw(result: dict[str, Any], path: str) -> None:
             axis.bar(places, medians, 0.36, yerr=spread, capsize=3, color=colour, label=name)
         labels = [f"{row['threads']} thread{'s' * (row['threads'] > 1)}" for row in rows]
         axis.set_xticks(range(len(rows)), labels)
+        axis.set_xlim(-0.7, len(rows) - 0.3)
         axis.set_title(title, fontsize=9)
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0].legend(frameon=False, fontsize=8)
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper left", ncols=2, frameon=False, fontsize=8)
     figure.savefig(path)
 
 
