@@ -59,6 +59,11 @@ def test_here_everything_is_examined_and_works(device: str) -> None:
     json.dumps(report.as_dict(), allow_nan=False)
 
 
+def test_settings_that_round_are_no_error_of_the_device() -> None:
+    report = examine("cpu", None, moeflux.Settings(activations="int8"))
+    assert [found for found in report.problems if found.topic in ("kernels", "model")] == []
+
+
 @pytest.mark.usefixtures("no_work")
 def test_a_report_names_no_folder_of_the_user(tmp_path: Path) -> None:
     folder = tmp_path / "models of Jane Doe"

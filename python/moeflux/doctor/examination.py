@@ -81,11 +81,12 @@ def examine(
 ) -> Report:
     """Look at installation, machine, device, kernels, drive and demo model; under two minutes.
 
+    Settings that round what is computed are left out: kernels are held to their formulas.
     `path`: a folder or model on the drive to measure; without, that of the installation. `progress`
     gets each finding when it is made. Raises DeviceError for a name that no backend has, and
     CheckpointError for a model that does not exist.
     """
-    settings = settings or Settings.from_environment()
+    settings = replace(settings or Settings.from_environment(), activations="float32")
     asked = settings.device if device_name == "auto" else device_name
     if asked != "auto" and asked not in BACKENDS:
         raise DeviceError(f"no device {asked!r}; there are auto, {', '.join(BACKENDS)}")
