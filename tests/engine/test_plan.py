@@ -166,7 +166,9 @@ def test_the_page_cache_holds_what_memory_beside_the_process_allows(
     needs = moeflux.plan(folder, device="cpu").needs
     room = memory + n_cached * needs.slot_nbytes
     monkeypatch.setattr(budget, "available_memory", lambda: room)
-    assert moeflux.plan(folder, device="cpu", memory=memory).page_cache_share == share
+    settings = moeflux.Settings(read_mode="page-cache")
+    planned = moeflux.plan(folder, device="cpu", memory=memory, settings=settings)
+    assert planned.page_cache_share == share
 
 
 def test_direct_reads_find_nothing_in_the_page_cache(folder: Path) -> None:
