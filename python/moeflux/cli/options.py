@@ -38,7 +38,10 @@ def given_settings(
 ) -> Settings:
     """Settings of the environment, but for what options gave. Raises ValueError for no size."""
     if vram is not None:
-        parse_size(vram)
+        try:
+            parse_size(vram)
+        except ValueError as error:
+            raise ValueError(f"--vram: {error}") from error
     given: dict[str, Any] = {"n_threads": n_threads, "context_size": context_size, "vram": vram}
     changes = {name: value for name, value in given.items() if value is not None}
     return dataclasses.replace(Settings.from_environment(), **changes)

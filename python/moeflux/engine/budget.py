@@ -176,23 +176,21 @@ class MemoryCapError(MoefluxError, ValueError):
         self, cap_nbytes: int, needs: MemoryNeeds, requests_nbytes: int = 0, cap: str = "memory"
     ) -> None:
         """`requests_nbytes`: what a server keeps of the cap for requests."""
-        rows, nbytes, where = needs.rows(), needs.floor_nbytes, "this model needs"
-        if cap == "vram":
-            rows, nbytes = needs.device_rows(), needs.device_floor_nbytes
-            where = "this model needs on the device"
-        elif needs.device is not None:
-            rows, nbytes = needs.host_rows(), needs.host_fixed_nbytes
-            where = "this model needs beside the device"
-        if requests_nbytes:
-            rows.append(("requests", format_size(requests_nbytes)))
-        parts = ", ".join(f"{purpose} {size}" for purpose, size in rows)
-        wanted = format_size(nbytes + requests_nbytes)
-        super().__init__(
-            f"{cap} of {format_size(cap_nbytes)} is below the {wanted} that {where}: {parts}"
-        )
         self.cap_nbytes = cap_nbytes
         self.needs = needs
         self.cap = cap
+        rows, where = needs.rows(), "this model needs"
+        if cap == "vram":
+            rows, where = needs.device_rows(), "this model needs on the device"
+        elif needs.device is not None:
+            rows, where = needs.host_rows(), "this model needs beside the device"
+        if requests_nbytes:
+            rows.append(("requests", format_size(requests_nbytes)))
+        parts = ", ".join(f"{purpose} {size}" for purpose, size in rows)
+        wanted = format_size(self.wanted_nbytes + requests_nbytes)
+        super().__init__(
+            f"{cap} of {format_size(cap_nbytes)} is below the {wanted} that {where}: {parts}"
+        )
 
     @property
     def wanted_nbytes(self) -> int:
