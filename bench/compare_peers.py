@@ -106,7 +106,7 @@ def build_llama_bench(folder: Path) -> Path:
         return program
     sources = folder / "sources"
     sources.mkdir(parents=True, exist_ok=True)
-    pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:"]
+    pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", "llama-cpp-python"]
     subprocess.run([*pip, "-d", sources, "llama-cpp-python"], check=True)
     with tarfile.open(next(sources.glob("llama_cpp_python-*.tar.gz"))) as archive:
         archive.extractall(sources, filter="data")

@@ -85,7 +85,7 @@ struct FixedPointCodes {
             unroll<quads_at_once>([&]<int i>() {
               constexpr int q = part * quads_at_once + i;
               const __m512i codes = quad<q>(words);
-              if constexpr (q * quad_nbytes % 64 < quad_nbytes) __builtin_prefetch(ahead + q * quad_nbytes);
+              if constexpr (q * quad_nbytes % 64 < quad_nbytes) prefetch(ahead + q * quad_nbytes);
               unroll<digits>([&]<int d>() {
                 const __m512i integers = _mm512_set1_epi32(load_quad(digits_of + d * panel_cols + 4 * q));
                 sums[d] = _mm512_dpbusd_epi32(sums[d], codes, integers);

@@ -90,7 +90,7 @@ struct Int8Rows {
           unroll<blocks>([&]<int b>() {
             const std::size_t column = c + b * block_cols;
             const std::byte* block = weights.weight + (first_row + r) * row_nbytes + column / 8 * bits;
-            if constexpr (tokens == 1) __builtin_prefetch(block + prefetch_distance);
+            if constexpr (tokens == 1) prefetch(block + prefetch_distance);
             unpack(Lanes::load_block(block, cols - column), codes_of_row + b * quads);
           });
           unroll<tokens>([&]<int t>() {

@@ -8,14 +8,11 @@
 #include <cstring>
 
 #include "cpu/functions.h"
+#include "cpu/prefetch.h"
 #include "cpu/simd_math.h"
 
 namespace moeflux::cpu {
 namespace {
-
-// Bytes ahead of the weights in use that are asked for. Rows of a tile are read side by side, which the processor's own
-// prefetcher does not follow.
-constexpr std::size_t prefetch_distance = 16 << 10;
 
 template <int bits>
 struct AffineRows {
@@ -107,7 +104,7 @@ struct AffineRows {
         Simd::Integer words[rows];
         unroll<rows>([&]<int r>() {
           const std::byte* block = codes_of[r] + c / 8 * bits;
-          if constexpr (tokens == 1) __builtin_prefetch(block + prefetch_distance);
+          if constexpr (tokens == 1) prefetch(block + prefetch_distance);
           words[r] = load_block(block, cols - c);
         });
         Simd::Float sums[rows][tokens];
@@ -198,7 +195,7 @@ struct UnquantisedRows {
       unroll<tokens>([&]<int t>() { inputs[t] = load_elements<FLOAT32>(x[t] + c * sizeof(float), part); });
       unroll<rows>([&]<int r>() {
         const std::byte* elements = row + r * row_nbytes + c * element_nbytes;
-        if constexpr (tokens == 1) __builtin_prefetch(elements + prefetch_distance);
+        if constexpr (tokens == 1) prefetch(elements + prefetch_distance);
         const Simd::Float weight = load_elements<dtype>(elements, part);
         unroll<tokens>([&]<int t>() { totals[r][t] = Simd::multiply_add(weight, inputs[t], totals[r][t]); });
       });

@@ -17,7 +17,7 @@ namespace {
 constexpr std::uint64_t kWorkers = 0x7fffffff;
 constexpr std::uint64_t kOpen = 0x80000000;
 
-// More chunks than threads, so that a slow core does not hold up the others at the end.
+// So that a slow core does not hold up the others at the end.
 constexpr std::size_t kChunksPerThread = 8;
 
 std::uint32_t generation(std::uint64_t state) { return static_cast<std::uint32_t>(state >> 32); }
@@ -32,9 +32,20 @@ unsigned n_available_cores() {
   return std::max(1u, std::thread::hardware_concurrency());
 }
 
-ThreadPool::ThreadPool(unsigned n_threads) : n_threads_(n_threads), may_spin_(n_threads <= n_available_cores()) {
+std::optional<std::size_t> ThreadPool::Share::take(std::uint64_t from_front, std::uint64_t from_end) {
+  std::uint64_t chunks = chunks_.load(std::memory_order_relaxed);
+  for (;;) {
+    const std::uint64_t first = chunks & 0xffffffff, end = chunks >> 32;
+    if (first >= end) return std::nullopt;
+    const std::uint64_t rest = (first + from_front) | (end - from_end) << 32;
+    if (chunks_.compare_exchange_weak(chunks, rest, std::memory_order_relaxed)) return from_front ? first : end - 1;
+  }
+}
+
+ThreadPool::ThreadPool(unsigned n_threads)
+    : n_threads_(n_threads), may_spin_(n_threads <= n_available_cores()), shares_(n_threads) {
   try {
-    for (unsigned i = 1; i < n_threads; ++i) workers_.push_back(start_thread([this] { work(); }));
+    for (unsigned i = 1; i < n_threads; ++i) workers_.push_back(start_thread([this, i] { work(i); }));
   } catch (...) {
     stop();
     throw;
@@ -66,9 +77,12 @@ void ThreadPool::parallel_for(std::size_t n_items, std::size_t grain, const Body
   loop_.n_items = n_items;
   loop_.chunk = chunk;
   loop_.error = nullptr;
-  loop_.next.store(0, std::memory_order_relaxed);
+  const std::size_t n_chunks = (n_items - 1) / chunk + 1;
+  for (std::size_t i = 0; i < n_threads_; ++i) {
+    shares_[i].set(n_chunks * i / n_threads_, n_chunks * (i + 1) / n_threads_);
+  }
   open_loop();
-  run_chunks();
+  run_chunks(0);
   close_loop();
   running_.store(false, std::memory_order_relaxed);
   if (loop_.error) std::rethrow_exception(std::exchange(loop_.error, nullptr));
@@ -98,26 +112,29 @@ void ThreadPool::close_loop() {
   caller_sleeps_ = false;
 }
 
-void ThreadPool::run_chunks() noexcept {
-  const Loop& loop = loop_;
-  for (;;) {
-    const std::size_t begin = loop_.next.fetch_add(loop.chunk, std::memory_order_relaxed);
-    if (begin >= loop.n_items) return;
-    try {
-      (*loop.body)(begin, std::min(begin + loop.chunk, loop.n_items));
-    } catch (...) {
-      loop_.next.store(loop.n_items, std::memory_order_relaxed);
-      const std::lock_guard lock(mutex_);
-      if (!loop_.error) loop_.error = std::current_exception();
-    }
+void ThreadPool::run_chunks(unsigned thread) noexcept {
+  while (const auto chunk = shares_[thread].take_first()) run_chunk(*chunk);
+  for (unsigned i = 1; i < n_threads_; ++i) {
+    while (const auto chunk = shares_[(thread + i) % n_threads_].take_last()) run_chunk(*chunk);
   }
 }
 
-void ThreadPool::work() {
+void ThreadPool::run_chunk(std::size_t chunk) noexcept {
+  const std::size_t begin = chunk * loop_.chunk;
+  try {
+    (*loop_.body)(begin, std::min(begin + loop_.chunk, loop_.n_items));
+  } catch (...) {
+    for (Share& share : shares_) share.set(0, 0);
+    const std::lock_guard lock(mutex_);
+    if (!loop_.error) loop_.error = std::current_exception();
+  }
+}
+
+void ThreadPool::work(unsigned thread) {
   std::uint32_t last_generation = 0;
   while (sleep_until_loop(last_generation)) {
     if (!join(last_generation)) continue;
-    run_chunks();
+    run_chunks(thread);
     leave();
   }
 }

@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -44,21 +45,38 @@ class ThreadPool final : public ThreadTeam {
     std::size_t n_items = 0;
     std::size_t chunk = 0;
     std::exception_ptr error;
-    alignas(64) std::atomic<std::size_t> next{0};
+  };
+
+  // The chunks of a loop that a thread begins with. It takes them in order, so that the memory it reads is one run;
+  // threads that are done take the last ones from those that are not.
+  class alignas(64) Share {
+   public:
+    void set(std::size_t first, std::size_t end) { chunks_.store(first | std::uint64_t{end} << 32); }
+    std::optional<std::size_t> take_first() { return take(1, 0); }
+    std::optional<std::size_t> take_last() { return take(0, 1); }
+
+   private:
+    std::optional<std::size_t> take(std::uint64_t from_front, std::uint64_t from_end);
+
+    // The first chunk, and in the upper half the end.
+    std::atomic<std::uint64_t> chunks_{0};
   };
 
   void stop();
-  void work();
+  void work(unsigned thread);
   bool sleep_until_loop(std::uint32_t last_generation);
   bool join(std::uint32_t& last_generation);
   void leave();
-  void run_chunks() noexcept;
+  // `thread` is 0 for the caller, else the number of a worker from 1 on.
+  void run_chunks(unsigned thread) noexcept;
+  void run_chunk(std::size_t chunk) noexcept;
   void open_loop();
   void close_loop();
 
   unsigned n_threads_;
   bool may_spin_;
   Loop loop_;
+  std::vector<Share> shares_;
   std::atomic<bool> running_{false};
 
   // Generation of the loop (upper half), whether it may be joined (one bit), how many workers are in it (the rest).
