@@ -154,8 +154,9 @@ class Attention {
     float* states = reinterpret_cast<float*>(team.scratch(n_items * most_blocks * state_length_ * sizeof(float)));
     team.parallel_for(n_items * most_blocks, 1, [&](std::size_t begin, std::size_t end) {
       for (std::size_t i = begin; i < end; ++i) {
-        const Item it = item(i / most_blocks);
-        if (i % most_blocks < n_blocks(it)) attend(it, i % most_blocks, states + i * state_length_);
+        const Item it = item(i % n_items);
+        const std::size_t block = i / n_items;
+        if (block < n_blocks(it)) attend(it, block, states + (i % n_items * most_blocks + block) * state_length_);
       }
     });
     team.parallel_for(n_items, 1, [&](std::size_t begin, std::size_t end) {

@@ -100,6 +100,7 @@ struct FixedPointRows {
     for (std::size_t span = 0; span < n_groups; span += span_groups) {
       const std::size_t end = span + span_groups < n_groups ? (span + span_groups) * columns.group_size : columns.cols;
       for (std::size_t p = 0; p < n; ++p) load_scales(format, weights, first_row, n_rows, p, span, scales[p]);
+      if (n_tokens == 1) prefetch_scales(format, weights, first_row, span);
       for (std::size_t c = span * columns.group_size; c < end; c += panel_cols) {
         const std::size_t n_cols = end - c < panel_cols ? end - c : panel_cols, group = c / columns.group_size;
         const ColumnBlock block{c, n_cols, group, group - span};
@@ -155,6 +156,18 @@ struct FixedPointRows {
         return load.template operator()<FLOAT16>();
       default:
         return load.template operator()<FLOAT32>();
+    }
+  }
+
+  // Asks for the scales and biases of the rows that are asked for.
+  static void prefetch_scales(const RowDots& format, const Weights& weights, std::size_t first_row, std::size_t span) {
+    const std::size_t n_groups = weights.cols / (format.format >> 8 & 0xffff);
+    const std::size_t nbytes = dtype_nbytes(static_cast<Dtype>(format.format >> 24));
+    const std::size_t rows_ahead = prefetch_distance / (weights.cols / 8 * bits) + 1;
+    for (std::size_t r = 0; r < panel_rows; ++r) {
+      const std::size_t offset = ((first_row + rows_ahead + r) * n_groups + span) * nbytes;
+      prefetch(weights.scales + offset);
+      prefetch(weights.biases + offset);
     }
   }
 

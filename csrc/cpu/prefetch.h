@@ -7,11 +7,11 @@ namespace {
 
 // Bytes from the weights in use to those that are asked for. Rows of a tile are read side by side, which the
 // processor's own prefetcher does not follow.
-constexpr std::size_t prefetch_distance = 32 << 10;
+constexpr std::size_t prefetch_distance = 24 << 10;
 
 // Asks for one cache line, up to the second level. Opaque to compilers where possible: they gather requests, and
 // requests in bursts leave the memory idle between them.
-inline __attribute__((always_inline)) void prefetch(const std::byte* p) {
+inline __attribute__((always_inline)) void prefetch(const void* p) {
 #if defined(__x86_64__)
   asm volatile("prefetcht1 %a0" : : "p"(p));
 #else
