@@ -18,7 +18,7 @@ constexpr std::uint64_t kWorkers = 0x7fffffff;
 constexpr std::uint64_t kOpen = 0x80000000;
 
 // So that a slow core does not hold up the others at the end.
-constexpr std::size_t kChunksPerThread = 8;
+constexpr std::size_t kChunksPerThread = 32;
 
 std::uint32_t generation(std::uint64_t state) { return static_cast<std::uint32_t>(state >> 32); }
 

@@ -1,8 +1,9 @@
-// The thread pool: coverage, exceptions, nesting, scratch memory.
+// The thread pool: coverage, shares, exceptions, nesting, scratch memory.
 #include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <mutex>
 #include <numeric>
 #include <stdexcept>
@@ -55,6 +56,36 @@ TEST(ranges_are_multiples_of_the_grain_save_the_last) {
     CHECK(begin % kGrain == 0);
     CHECK(end % kGrain == 0 || end == kItems);
   }
+}
+
+TEST(a_thread_runs_through_neighbouring_items) {
+  ThreadPool pool(2);
+  constexpr std::size_t kItems = 100;
+  const std::thread::id caller = std::this_thread::get_id();
+  std::vector<std::size_t> own, taken;  // by the caller: of its half, and of the worker's
+  pool.parallel_for(kItems, 1, [&](std::size_t begin, std::size_t) {
+    if (std::this_thread::get_id() == caller) (begin < kItems / 2 ? own : taken).push_back(begin);
+  });
+  CHECK_EQUAL(own.front(), 0u);
+  CHECK(std::ranges::is_sorted(own));
+  CHECK(std::ranges::is_sorted(taken, std::ranges::greater{}));
+}
+
+TEST(others_take_what_a_slow_thread_has_left) {
+  ThreadPool pool(2);
+  constexpr std::size_t kItems = 100;
+  const std::thread::id caller = std::this_thread::get_id();
+  std::atomic<std::size_t> n_visited{0};
+  std::size_t n_by_caller = 0;
+  pool.parallel_for(kItems, 1, [&](std::size_t begin, std::size_t end) {
+    if (std::this_thread::get_id() == caller) {
+      n_by_caller += end - begin;
+      while (n_visited != kItems - n_by_caller) std::this_thread::yield();
+    }
+    n_visited += end - begin;
+  });
+  CHECK_EQUAL(n_visited.load(), kItems);
+  CHECK(n_by_caller < kItems / 2);
 }
 
 TEST(many_short_loops_in_a_row_lose_nothing) {
