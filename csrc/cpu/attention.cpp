@@ -73,6 +73,8 @@ void attention_prepare(const Functions& functions, Dtype norm_dtype, const Argum
   });
 }
 
+constexpr std::size_t kTileTokens = 16;
+
 // One dispatch of attention. Keys are taken in blocks of AttentionBlock::max_keys from position 0 on and merged in
 // ascending order, whether one thread does all blocks of a token or several threads share them.
 class Attention {
@@ -94,7 +96,7 @@ class Attention {
     if (n_items < 2 * std::size_t{team.n_threads()}) {
       run_blocks_in_parallel(team, n_items);
     } else {
-      run_items_in_parallel(team, n_items);
+      run_tiles_in_parallel(team);
     }
   }
 
@@ -108,11 +110,11 @@ class Attention {
   std::size_t n_keys(Item item) const { return step_.position + item.token + 1; }
   std::size_t n_blocks(Item item) const { return (n_keys(item) - 1) / AttentionBlock::max_keys + 1; }
 
-  void attend(Item item, std::size_t block, float* state) const {
+  void attend(Item item, std::size_t block, float* state, bool cached = false) const {
     const std::size_t first = block * AttentionBlock::max_keys, n = params_.head_dim, stride = params_.n_kv_heads * n;
     const std::size_t offset = first * stride + item.kv_head * n;
     const AttentionBlock shape{heads_per_kv_head_, n, std::min(AttentionBlock::max_keys, n_keys(item) - first),
-                               params_.scale};
+                               params_.scale, cached};
     const float* q = q_ + (item.token * params_.n_heads + item.kv_head * heads_per_kv_head_) * n;
     functions_.attend(shape, q, HeadRows{keys_ + offset, stride}, HeadRows{values_ + offset, stride}, state);
   }
@@ -134,16 +136,26 @@ class Attention {
     }
   }
 
-  void run_items_in_parallel(ThreadTeam& team, std::size_t n_items) const {
-    team.parallel_for(n_items, 1, [&](std::size_t begin, std::size_t end) {
-      std::vector<float> state(state_length_), next(state_length_);
+  // All tokens of a tile attend to a block of keys while it is in a near cache.
+  void run_tiles_in_parallel(ThreadTeam& team) const {
+    const std::size_t n_tiles = (step_.n_tokens - 1) / kTileTokens + 1;
+    team.parallel_for(n_tiles * params_.n_kv_heads, 1, [&](std::size_t begin, std::size_t end) {
+      std::vector<float> states(kTileTokens * state_length_), next(state_length_);
       for (std::size_t i = begin; i < end; ++i) {
-        attend(item(i), 0, state.data());
-        for (std::size_t block = 1; block < n_blocks(item(i)); ++block) {
-          attend(item(i), block, next.data());
-          merge(next.data(), state.data());
+        const std::size_t kv_head = i / n_tiles, first = i % n_tiles * kTileTokens;
+        const std::size_t count = std::min(kTileTokens, step_.n_tokens - first);
+        const auto for_each_token = [&](const auto& body) {
+          for (std::size_t t = 0; t < count; ++t) body(Item{first + t, kv_head}, states.data() + t * state_length_);
+        };
+        for_each_token([&](Item it, float* state) { attend(it, 0, state, it.token != first); });
+        for (std::size_t block = 1; block < n_blocks(Item{first + count - 1, kv_head}); ++block) {
+          for_each_token([&](Item it, float* state) {
+            if (block >= n_blocks(it)) return;
+            attend(it, block, next.data(), it.token != first);
+            merge(next.data(), state);
+          });
         }
-        finish(item(i), state.data());
+        for_each_token([&](Item it, const float* state) { finish(it, state); });
       }
     });
   }

@@ -8,6 +8,16 @@ namespace {
 
 constexpr std::size_t scores_stride = AttentionBlock::max_keys;
 
+// out[h][i] = sum of the lanes of v[h][i], many at once where the vectors can.
+template <typename Lanes = Simd, int heads, int count>
+void lane_sums(const Simd::Float (&v)[heads][count], float (&out)[heads][count]) {
+  if constexpr (requires { Lanes::sums(v, out); }) {
+    Lanes::sums(v, out);
+  } else {
+    unroll<heads>([&]<int h>() { unroll<count>([&]<int i>() { out[h][i] = Simd::sum(v[h][i]); }); });
+  }
+}
+
 // scores[h, i] = q[h] . keys[i] * scale for a tile of heads and keys.
 template <int heads, int count>
 void score_keys(const AttentionBlock& block, const float* q, const float* keys, std::size_t stride, float* scores) {
@@ -21,19 +31,23 @@ void score_keys(const AttentionBlock& block, const float* q, const float* keys, 
       unroll<count>([&]<int i>() { sums[h][i] = Simd::multiply_add(query, key[i], sums[h][i]); });
     });
   });
-  unroll<heads>([&]<int h>() {
-    unroll<count>([&]<int i>() { scores[h * scores_stride + i] = Simd::sum(sums[h][i]) * block.scale; });
-  });
+  float dots[heads][count];
+  lane_sums(sums, dots);
+  unroll<heads>(
+      [&]<int h>() { unroll<count>([&]<int i>() { scores[h * scores_stride + i] = dots[h][i] * block.scale; }); });
 }
 
 template <int count>
 void score_keys(const AttentionBlock& block, std::size_t n_heads, const float* q, const float* keys, std::size_t stride,
                 float* scores) {
+  constexpr int heads = Simd::lanes == 16 ? 4 : 2;
   std::size_t h = 0;
-  for (; h + 2 <= n_heads; h += 2) {
-    score_keys<2, count>(block, q + h * block.head_dim, keys, stride, scores + h * scores_stride);
+  for (; h + heads <= n_heads; h += heads) {
+    score_keys<heads, count>(block, q + h * block.head_dim, keys, stride, scores + h * scores_stride);
   }
-  if (h < n_heads) score_keys<1, count>(block, q + h * block.head_dim, keys, stride, scores + h * scores_stride);
+  for (; h < n_heads; ++h) {
+    score_keys<1, count>(block, q + h * block.head_dim, keys, stride, scores + h * scores_stride);
+  }
 }
 
 // Turns scores into e^(score - largest); returns the largest score and the sum.
@@ -43,8 +57,14 @@ struct BlockWeights {
 };
 
 inline BlockWeights softmax_weights(float* scores, std::size_t n) {
+  Simd::Float lanes = Simd::broadcast(-__builtin_inff());
+  std::size_t whole = 0;
+  for (; whole + Simd::lanes <= n; whole += Simd::lanes) lanes = Simd::maximum(Simd::load(scores + whole), lanes);
+  float of_lanes[Simd::lanes];
+  Simd::store(of_lanes, lanes);
   float largest = -__builtin_inff();
-  for (std::size_t i = 0; i < n; ++i) largest = scores[i] > largest ? scores[i] : largest;
+  for (const float score : of_lanes) largest = score > largest ? score : largest;
+  for (; whole < n; ++whole) largest = scores[whole] > largest ? scores[whole] : largest;
   // Lanes beyond n add nothing.
   Simd::Float sum = Simd::zero();
   for_each_vector(n, [&](std::size_t i, auto part) {
@@ -103,7 +123,7 @@ inline void attend(const AttentionBlock& block, const float* q, HeadRows keys, H
     float scores[most_heads * scores_stride];
     std::size_t key = 0;
     for (; key + keys_at_once <= block.n_keys; key += keys_at_once) {
-      for (std::size_t i = key; i < key + keys_at_once; ++i) {
+      for (std::size_t i = key; i < key + keys_at_once && !block.cached; ++i) {
         prefetch_row(keys.rows + (i + 2 * keys_at_once) * keys.stride, block.head_dim);
         prefetch_row(values.rows + i * values.stride, block.head_dim);
       }

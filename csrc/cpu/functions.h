@@ -55,6 +55,7 @@ struct AttentionBlock {
   std::size_t head_dim;
   std::size_t n_keys;  // at most max_keys
   float scale;
+  bool cached;  // whether keys and values are in a near cache
 
   static constexpr std::size_t max_keys = 128;
   // Floats of one head's state: largest score, sum of weights, weighted sum of values [head_dim].

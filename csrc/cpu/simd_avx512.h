@@ -37,6 +37,24 @@ struct Simd {
     return _mm_cvtss_f32(_mm_add_ss(quarter, _mm_shuffle_ps(quarter, quarter, 1)));
   }
 
+  // out[i][j] = sum(v[i][j]), with additions in the same order.
+  static void sums(const Float (&v)[4][4], float (&out)[4][4]) {
+    const auto halves = [](Float a, Float b) {
+      return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+    };
+    const auto quarters = [&](const Float(&four)[4]) {
+      const Float a = halves(four[0], four[1]), b = halves(four[2], four[3]);
+      return _mm512_castps_pd(_mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd)));
+    };
+    const auto pairs = [](__m512d a, __m512d b) {
+      return _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
+    };
+    const Float a = pairs(quarters(v[0]), quarters(v[1])), b = pairs(quarters(v[2]), quarters(v[3]));
+    const Float by_column = _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xdd));
+    const Integer order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    _mm512_storeu_ps(out[0], _mm512_permutexvar_ps(order, by_column));
+  }
+
   static Integer nearest(Float v) { return _mm512_cvtps_epi32(v); }
   static Float to_float(Integer v) { return _mm512_cvtepi32_ps(v); }
   static Float power_of_two(Integer exponent) {
