@@ -73,7 +73,8 @@ void attention_prepare(const Functions& functions, Dtype norm_dtype, const Argum
   });
 }
 
-constexpr std::size_t kTileTokens = 16;
+// Tokens that attend to a block of keys in turn, where there are enough for all threads: results do not depend on it.
+constexpr std::size_t kTileTokens = 16, kTilesPerThread = 4;
 
 // One dispatch of attention. Keys are taken in blocks of AttentionBlock::max_keys from position 0 on and merged in
 // ascending order, whether one thread does all blocks of a token or several threads share them.
@@ -96,7 +97,8 @@ class Attention {
     if (n_items < 2 * std::size_t{team.n_threads()}) {
       run_blocks_in_parallel(team, n_items);
     } else {
-      run_tiles_in_parallel(team);
+      const std::size_t of_thread = n_items / (kTilesPerThread * team.n_threads());
+      run_tiles_in_parallel(team, std::clamp<std::size_t>(of_thread, 1, kTileTokens));
     }
   }
 
@@ -137,13 +139,13 @@ class Attention {
   }
 
   // All tokens of a tile attend to a block of keys while it is in a near cache.
-  void run_tiles_in_parallel(ThreadTeam& team) const {
-    const std::size_t n_tiles = (step_.n_tokens - 1) / kTileTokens + 1;
+  void run_tiles_in_parallel(ThreadTeam& team, std::size_t tile_tokens) const {
+    const std::size_t n_tiles = (step_.n_tokens - 1) / tile_tokens + 1;
     team.parallel_for(n_tiles * params_.n_kv_heads, 1, [&](std::size_t begin, std::size_t end) {
-      std::vector<float> states(kTileTokens * state_length_), next(state_length_);
+      std::vector<float> states(tile_tokens * state_length_), next(state_length_);
       for (std::size_t i = begin; i < end; ++i) {
-        const std::size_t kv_head = i / n_tiles, first = i % n_tiles * kTileTokens;
-        const std::size_t count = std::min(kTileTokens, step_.n_tokens - first);
+        const std::size_t kv_head = i / n_tiles, first = i % n_tiles * tile_tokens;
+        const std::size_t count = std::min<std::size_t>(tile_tokens, step_.n_tokens - first);
         const auto for_each_token = [&](const auto& body) {
           for (std::size_t t = 0; t < count; ++t) body(Item{first + t, kv_head}, states.data() + t * state_length_);
         };
