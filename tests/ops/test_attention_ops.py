@@ -46,7 +46,7 @@ SHAPES = {
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
 @pytest.mark.parametrize(
-    ("n_tokens", "position"), [(1, 0), (1, 127), (1, 128), (3, 126), (5, 300), (17, 0)]
+    ("n_tokens", "position"), [(1, 0), (1, 127), (1, 128), (3, 126), (5, 300), (17, 0), (40, 120)]
 )
 def test_attention(device: Device, shape: AttentionShape, n_tokens: int, position: int) -> None:
     inputs = attention_inputs(shape, n_tokens, position)
