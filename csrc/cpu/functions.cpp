@@ -11,6 +11,7 @@ extern const Functions functions_baseline;
 #if defined(__x86_64__)
 extern const Functions functions_avx2;
 extern const Functions functions_avx512;
+RowDots avxvnni_int8_row_dots(std::uint32_t format);
 RowDots amx_row_dots(std::uint32_t format);
 RowDots amx_int8_row_dots(std::uint32_t format);
 #elif defined(__aarch64__)
@@ -20,7 +21,16 @@ extern const Functions functions_neon;
 #if defined(__x86_64__)
 namespace {
 
-// Joined here, in portable code, because it runs on processors without AMX too.
+// Joined here, in portable code, because it runs on processors without these instructions too.
+const Functions& avxvnni_functions() {
+  static const Functions table = [] {
+    Functions functions = functions_avx2;
+    functions.int8_row_dots = avxvnni_int8_row_dots;
+    return functions;
+  }();
+  return table;
+}
+
 const Functions& amx_functions() {
   static const Functions table = [] {
     Functions functions = functions_avx512;
@@ -41,6 +51,8 @@ const Functions& functions(InstructionSet set) {
 #if defined(__x86_64__)
     case InstructionSet::avx2:
       return functions_avx2;
+    case InstructionSet::avxvnni:
+      return avxvnni_functions();
     case InstructionSet::avx512:
       return functions_avx512;
     case InstructionSet::amx:

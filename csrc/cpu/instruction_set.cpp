@@ -22,6 +22,13 @@ bool has_f16c() {
   return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & kF16c) != 0;
 }
 
+// Dot products of bytes in AVX registers; not every compiler can be asked for them by name.
+bool has_avxvnni() {
+  constexpr unsigned kAvxVnni = 1u << 4;
+  unsigned a, b, c, d;
+  return __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a & kAvxVnni) != 0;
+}
+
 // Tiles of 8-bit integers. Linux hands out their registers to a process that asks for them
 // (https://docs.kernel.org/arch/x86/xstate.html); no other system is known to.
 bool has_amx() {
@@ -50,6 +57,7 @@ std::vector<InstructionSet> available_instruction_sets() {
                       __builtin_cpu_supports("avx512vnni");
   if (avx512 && has_amx()) sets.push_back(InstructionSet::amx);
   if (avx512) sets.push_back(InstructionSet::avx512);
+  if (avx2 && has_avxvnni()) sets.push_back(InstructionSet::avxvnni);
   if (avx2) sets.push_back(InstructionSet::avx2);
 #elif defined(__aarch64__) && defined(__linux__)
   constexpr unsigned long kHalfFloat = 1ul << 10;   // HWCAP_ASIMDHP
@@ -69,6 +77,8 @@ std::string_view instruction_set_name(InstructionSet set) {
       return "baseline";
     case InstructionSet::avx2:
       return "avx2";
+    case InstructionSet::avxvnni:
+      return "avxvnni";
     case InstructionSet::avx512:
       return "avx512";
     case InstructionSet::amx:

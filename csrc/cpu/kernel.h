@@ -13,7 +13,7 @@
 namespace moeflux::cpu {
 
 // Instruction sets in order of preference; which exist depends on the architecture.
-enum class InstructionSet { baseline, avx2, avx512, amx, neon };
+enum class InstructionSet { baseline, avx2, avxvnni, avx512, amx, neon };
 
 // How matrix products of quantised weights hold activations: to float32 precision or in 8 bits.
 enum class Activations { float32, int8 };

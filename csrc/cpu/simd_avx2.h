@@ -94,6 +94,19 @@ struct Simd {
     return _mm256_and_si256(_mm256_srli_epi32(bytes, first), _mm256_set1_epi32(byte_mask(bits)));
   }
 
+#if defined(__AVXVNNI__)
+  template <int bits, int n>
+  static Integer dot(const Integer (&codes)[n], const std::byte* values) {
+    __m256i total = _mm256_setzero_si256(), offsets = total;
+    for (int i = 0; i < n; ++i) {
+      const __m256i value = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(values) + i);
+      total = _mm256_dpbusd_avx_epi32(total, codes[i], value);
+      // Codes of 8 bits count as less 128.
+      if constexpr (bits == 8) offsets = _mm256_dpbusd_avx_epi32(offsets, _mm256_set1_epi8(-128), value);
+    }
+    return _mm256_sub_epi32(total, offsets);
+  }
+#else
   template <int bits, int n>
   static Integer dot(const Integer (&codes)[n], const std::byte* values) {
     __m256i total = _mm256_setzero_si256(), pairs = total;
@@ -115,6 +128,7 @@ struct Simd {
     }
     return total;
   }
+#endif
 
  private:
   static __m256i lane_numbers() { return _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7); }

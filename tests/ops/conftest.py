@@ -12,7 +12,7 @@ from moeflux.backends import device_names, open_device
 from moeflux.errors import DeviceError
 from moeflux.settings import Settings
 
-INSTRUCTION_SETS = ("baseline", "avx2", "avx512", "amx", "neon")
+INSTRUCTION_SETS = ("baseline", "avx2", "avxvnni", "avx512", "amx", "neon")
 
 
 def _available_instruction_sets() -> list[str]:
