@@ -26,7 +26,7 @@ from moeflux._core import Device, Step
 from moeflux.backends import device_names, open_device
 from moeflux.doctor.device_checks import copy_bandwidth
 from moeflux.settings import Settings
-from ops import format_name
+from ops_cases import format_name
 from stand_in_operands import StandInOperands
 
 TABLE = Path(__file__).parent / "results" / "metal_kernels.md"
