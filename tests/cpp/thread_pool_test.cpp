@@ -63,8 +63,13 @@ TEST(a_thread_runs_through_neighbouring_items) {
   constexpr std::size_t kItems = 100;
   const std::thread::id caller = std::this_thread::get_id();
   std::vector<std::size_t> own, taken;  // by the caller: of its half, and of the worker's
+  std::atomic<bool> caller_began{false};
   pool.parallel_for(kItems, 1, [&](std::size_t begin, std::size_t) {
-    if (std::this_thread::get_id() == caller) (begin < kItems / 2 ? own : taken).push_back(begin);
+    if (std::this_thread::get_id() == caller) {
+      (begin < kItems / 2 ? own : taken).push_back(begin);
+      caller_began = true;
+    }
+    while (!caller_began) std::this_thread::yield();
   });
   CHECK_EQUAL(own.front(), 0u);
   CHECK(std::ranges::is_sorted(own));
