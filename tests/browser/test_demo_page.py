@@ -101,8 +101,8 @@ def test_a_message_is_answered_and_the_live_view_follows(
     assert re.match(r"\d+ tokens · [\d.]+ tok/s · first after .* · read .* · hit", page.text(NOTE))
     page.until(lambda: page.text("#state") == "idle")
     page.until_text("#foot", "1 answer so far")
-    assert page.map_pixels() != empty
-    assert page.map_colours() > 8
+    page.until(lambda: page.map_pixels() != empty, "another map")
+    page.until(lambda: page.map_colours() > 8, "experts of different heat")
     numbers = [int(number) for number in re.findall(r"\d+", page.text("#experts-note"))]
     if is_whole:
         assert 0 < numbers[0] <= 256
