@@ -13,7 +13,7 @@ constexpr std::size_t prefetch_distance = 24 << 10;
 // requests in bursts leave the memory idle between them.
 inline __attribute__((always_inline)) void prefetch(const void* p) {
 #if defined(__x86_64__)
-  asm volatile("prefetcht1 %a0" : : "p"(p));
+  asm volatile("prefetcht1 %0" : : "m"(*static_cast<const char*>(p)));
 #else
   __builtin_prefetch(p, 0, 2);
 #endif
