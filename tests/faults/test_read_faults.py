@@ -212,8 +212,11 @@ def test_bytes_altered_once_are_healed_by_a_retry(
 
 
 def test_retry_of_a_sampled_read_is_verified_too(driver: FaultDriver, packed: Path) -> None:
-    """Of the reads since loading, the 16th is sampled; those before it are right."""
-    driver.load(packed, n_slots=FEW_SLOTS, verify="sample", n_retries=1)
+    """Of the reads since loading, the 16th is sampled; those before it are right.
+
+    One worker reads, so that the call after the 16th is its retry.
+    """
+    driver.load(packed, n_slots=FEW_SLOTS, verify="sample", n_retries=1, n_read_workers=1)
     reply = driver.run(Fault.FLIPPED_BIT, first=15, count=2)
     assert reply["n_fired"] == 2
     assert reply["error"]["cause"] == "ChecksumError"
