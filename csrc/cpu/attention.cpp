@@ -142,24 +142,27 @@ class Attention {
   void run_tiles_in_parallel(ThreadTeam& team, std::size_t tile_tokens) const {
     const std::size_t n_tiles = (step_.n_tokens - 1) / tile_tokens + 1;
     team.parallel_for(n_tiles * params_.n_kv_heads, 1, [&](std::size_t begin, std::size_t end) {
-      std::vector<float> states(tile_tokens * state_length_), next(state_length_);
+      std::vector<float> states((tile_tokens + 1) * state_length_);
       for (std::size_t i = begin; i < end; ++i) {
-        const std::size_t kv_head = i / n_tiles, first = i % n_tiles * tile_tokens;
-        const std::size_t count = std::min<std::size_t>(tile_tokens, step_.n_tokens - first);
-        const auto for_each_token = [&](const auto& body) {
-          for (std::size_t t = 0; t < count; ++t) body(Item{first + t, kv_head}, states.data() + t * state_length_);
-        };
-        for_each_token([&](Item it, float* state) { attend(it, 0, state, it.token != first); });
-        for (std::size_t block = 1; block < n_blocks(Item{first + count - 1, kv_head}); ++block) {
-          for_each_token([&](Item it, float* state) {
-            if (block >= n_blocks(it)) return;
-            attend(it, block, next.data(), it.token != first);
-            merge(next.data(), state);
-          });
-        }
-        for_each_token([&](Item it, const float* state) { finish(it, state); });
+        const std::size_t first = i % n_tiles * tile_tokens;
+        run_tile(Item{first, i / n_tiles}, std::min<std::size_t>(tile_tokens, step_.n_tokens - first), states.data());
       }
     });
+  }
+
+  // `count` tokens from an item on; `states` has one for each, and one more.
+  void run_tile(Item first, std::size_t count, float* states) const {
+    const auto token = [&](std::size_t t) { return Item{first.token + t, first.kv_head}; };
+    float* next = states + count * state_length_;
+    for (std::size_t block = 0; block < n_blocks(token(count - 1)); ++block) {
+      for (std::size_t t = 0; t < count; ++t) {
+        if (block >= n_blocks(token(t))) continue;
+        float* state = states + t * state_length_;
+        attend(token(t), block, block == 0 ? state : next, t != 0);
+        if (block != 0) merge(next, state);
+      }
+    }
+    for (std::size_t t = 0; t < count; ++t) finish(token(t), states + t * state_length_);
   }
 
   void run_blocks_in_parallel(ThreadTeam& team, std::size_t n_items) const {

@@ -50,6 +50,19 @@ void score_keys(const AttentionBlock& block, std::size_t n_heads, const float* q
   }
 }
 
+// What is not a number is left out; its weight shows it.
+inline float largest_score(const float* scores, std::size_t n) {
+  Simd::Float lanes = Simd::broadcast(-__builtin_inff());
+  std::size_t i = 0;
+  for (; i + Simd::lanes <= n; i += Simd::lanes) lanes = Simd::maximum(Simd::load(scores + i), lanes);
+  float of_lanes[Simd::lanes];
+  Simd::store(of_lanes, lanes);
+  float largest = -__builtin_inff();
+  for (const float score : of_lanes) largest = score > largest ? score : largest;
+  for (; i < n; ++i) largest = scores[i] > largest ? scores[i] : largest;
+  return largest;
+}
+
 // Turns scores into e^(score - largest); returns the largest score and the sum.
 struct BlockWeights {
   float largest;
@@ -57,14 +70,7 @@ struct BlockWeights {
 };
 
 inline BlockWeights softmax_weights(float* scores, std::size_t n) {
-  Simd::Float lanes = Simd::broadcast(-__builtin_inff());
-  std::size_t whole = 0;
-  for (; whole + Simd::lanes <= n; whole += Simd::lanes) lanes = Simd::maximum(Simd::load(scores + whole), lanes);
-  float of_lanes[Simd::lanes];
-  Simd::store(of_lanes, lanes);
-  float largest = -__builtin_inff();
-  for (const float score : of_lanes) largest = score > largest ? score : largest;
-  for (; whole < n; ++whole) largest = scores[whole] > largest ? scores[whole] : largest;
+  const float largest = largest_score(scores, n);
   // Lanes beyond n add nothing.
   Simd::Float sum = Simd::zero();
   for_each_vector(n, [&](std::size_t i, auto part) {

@@ -2,6 +2,7 @@
 #pragma once
 #include "cpu/fixed_point_avx512.h"
 #include "cpu/matmul_simd.h"
+#include "cpu/prefetch.h"
 
 namespace moeflux::cpu {
 namespace {

@@ -22,22 +22,20 @@ extern const Functions functions_neon;
 namespace {
 
 // Joined here, in portable code, because it runs on processors without these instructions too.
+Functions with_row_dots(Functions functions, RowDots (*row_dots)(std::uint32_t format),
+                        RowDots (*int8_row_dots)(std::uint32_t format)) {
+  functions.row_dots = row_dots;
+  functions.int8_row_dots = int8_row_dots;
+  return functions;
+}
+
 const Functions& avxvnni_functions() {
-  static const Functions table = [] {
-    Functions functions = functions_avx2;
-    functions.int8_row_dots = avxvnni_int8_row_dots;
-    return functions;
-  }();
+  static const Functions table = with_row_dots(functions_avx2, functions_avx2.row_dots, avxvnni_int8_row_dots);
   return table;
 }
 
 const Functions& amx_functions() {
-  static const Functions table = [] {
-    Functions functions = functions_avx512;
-    functions.row_dots = amx_row_dots;
-    functions.int8_row_dots = amx_int8_row_dots;
-    return functions;
-  }();
+  static const Functions table = with_row_dots(functions_avx512, amx_row_dots, amx_int8_row_dots);
   return table;
 }
 

@@ -10,6 +10,7 @@
 #pragma once
 #include "cpu/fixed_point_unit.h"
 #include "cpu/matmul_simd.h"
+#include "cpu/prefetch.h"
 
 namespace moeflux::cpu {
 namespace {

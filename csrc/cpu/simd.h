@@ -1,7 +1,7 @@
 // What the vector code of every instruction set is written against: simd_<set>.h defines `struct Simd` with these
 // static members.
 //
-// Each simd_<set>.h is included by exactly one source file, which is compiled for that set. All that is built on Simd
+// Each simd_<set>.h is included by source files that are compiled for that set or more. All that is built on Simd
 // lives in unnamed namespaces and calls no inline function of the standard library: the linker must never be able to
 // merge a function compiled for one instruction set into code that runs on another.
 //
@@ -11,6 +11,7 @@
 //   add subtract multiply divide minimum maximum
 //   multiply_add(a, b, c)                        a * b + c, fused where the set has it
 //   sum(v)                                       over the lanes, in one fixed order
+//   sums(v, out)                                of 4 x 4 vectors at once, with the bits of sum; not every set has it
 //   nearest(v) to_float(i) power_of_two(i)       for the exponential
 //   first(n, v)                                  v with zero in all lanes from n on
 //   even(a, b) odd(a, b)                         the even or odd elements of a followed by b
