@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 import kernel_costs
 import mixer_costs
-from kernel_costs import Cost, ExpertLoad, MatrixShape
+from kernel_costs import ExpertLoad, MatrixShape
+from mixer_dispatches import attention_works, delta_net_works
 from model_shapes import ModelShapes
-from moeflux._core import CommandBuffer
-from moeflux.ops import attention, embedding, gated_delta_net, matmul, moe, norm
+from moeflux.ops import embedding, matmul, moe, norm
 from moeflux.ops.operands import (
     ExpertBatch,
     ExpertMatrixPlace,
@@ -21,38 +21,13 @@ from moeflux.ops.operands import (
     RoutedExperts,
 )
 from moeflux.ops.router import router_top_k
-from moeflux.quant import Dtype
 from stand_in_operands import StandInOperands
-
-NORM_DTYPE = Dtype.BFLOAT16
-
-Encode = Callable[[CommandBuffer], None]
+from step_shape import NORM_DTYPE, Encode, StepShape, Work
 
 
 @dataclass(frozen=True)
-class Work:
-    """A dispatch that a step of `n_tokens` makes `count` times."""
-
-    kernel: str
-    detail: str
-    n_tokens: int
-    prefill: bool
-    count: int
-    cost: Cost
-    dispatches: Callable[[StandInOperands], list[Encode]]
-
-
-@dataclass(frozen=True)
-class StepWork:
-    """All dispatches of a step: one decoded token, or a chunk of a prompt that ends the context."""
-
-    shapes: ModelShapes
-    n_tokens: int
-    prefill: bool
-
-    @property
-    def position(self) -> int:
-        return self.shapes.context - self.n_tokens
+class StepWork(StepShape):
+    """All dispatches of a step."""
 
     def __iter__(self) -> Iterator[Work]:
         yield self._embedding()
@@ -60,18 +35,8 @@ class StepWork:
         yield self._gate_up()
         yield from self._experts()
         yield from self._rows()
-        yield from self._attention()
-        yield from self._delta_net()
-
-    def _work(
-        self,
-        kernel: str,
-        detail: str,
-        count: int,
-        cost: Cost,
-        make: Callable[[StandInOperands], list[Encode]],
-    ) -> Work:
-        return Work(kernel, detail, self.n_tokens, self.prefill, count, cost, make)
+        yield from attention_works(self)
+        yield from delta_net_works(self)
 
     def _embedding(self) -> Work:
         shapes, n = self.shapes, self.n_tokens
@@ -83,7 +48,7 @@ class StepWork:
             return [lambda encoder: embedding.embed(encoder, table, tokens, out)] * 8
 
         cost = kernel_costs.embedding(width=shapes.hidden, n_tokens=n, form=shapes.form)
-        return self._work("embedding", "", 1, cost, dispatches)
+        return self.work("embedding", "", 1, cost, dispatches)
 
     def _matrices(self) -> Iterator[Work]:
         shapes, mixer, net = self.shapes, self.shapes.attention, self.shapes.delta_net
@@ -125,7 +90,7 @@ class StepWork:
 
         cost = kernel_costs.matmul(matrix=shape, n_tokens=n, accumulate=accumulate)
         named = f"{detail} [{shape.rows}, {shape.cols}]"
-        return self._work("matmul", named, count, cost, dispatches)
+        return self.work("matmul", named, count, cost, dispatches)
 
     def _gate_up(self) -> Work:
         shapes, n = self.shapes, self.n_tokens
@@ -142,7 +107,7 @@ class StepWork:
             ]
 
         cost = kernel_costs.gate_up(gate_proj=shape, up_proj=shape, n_tokens=n)
-        return self._work("gate_up", "shared expert", shapes.n_layers, cost, dispatches)
+        return self.work("gate_up", "shared expert", shapes.n_layers, cost, dispatches)
 
     def _experts(self) -> Iterator[Work]:
         shapes, n = self.shapes, self.n_tokens
@@ -169,9 +134,9 @@ class StepWork:
 
         detail = f"{load.n_experts} of {shapes.n_experts} experts"
         cost = kernel_costs.expert_gate_up(gate_proj=inner, up_proj=inner, load=load)
-        yield self._work("expert_gate_up", detail, shapes.n_layers, cost, gate_ups)
+        yield self.work("expert_gate_up", detail, shapes.n_layers, cost, gate_ups)
         cost = kernel_costs.expert_down(down_proj=outer, load=load)
-        yield self._work("expert_down", detail, shapes.n_layers, cost, downs)
+        yield self.work("expert_down", detail, shapes.n_layers, cost, downs)
 
     def _rows(self) -> Iterator[Work]:
         shapes, n = self.shapes, self.n_tokens
@@ -196,12 +161,12 @@ class StepWork:
             return [lambda encoder: moe.combine_norm(encoder, h, outputs, weight, out)] * 8
 
         cost = mixer_costs.rms_norm(width=shapes.hidden, n_tokens=n, weight_dtype=NORM_DTYPE)
-        yield self._work("rms_norm", "", 1 + shapes.n_layers, cost, rms_norms)
+        yield self.work("rms_norm", "", 1 + shapes.n_layers, cost, rms_norms)
         cost = kernel_costs.router_top_k(
             n_experts=shapes.n_experts, top_k=shapes.top_k, n_tokens=n, normalise=True
         )
         detail = f"{shapes.top_k} of {shapes.n_experts}"
-        yield self._work("router_top_k", detail, shapes.n_layers, cost, routers)
+        yield self.work("router_top_k", detail, shapes.n_layers, cost, routers)
         cost = kernel_costs.moe_combine_norm(
             width=shapes.hidden,
             top_k=shapes.top_k,
@@ -209,101 +174,7 @@ class StepWork:
             shared_expert=True,
             norm_dtype=NORM_DTYPE,
         )
-        yield self._work("moe_combine_norm", "", shapes.n_layers, cost, combines)
-
-    def _attention(self) -> Iterator[Work]:
-        shapes, shape, n = self.shapes, self.shapes.attention, self.n_tokens
-        width, kv_width = shape.n_heads * shape.head_dim, shape.n_kv_heads * shape.head_dim
-
-        def prepares(operands: StandInOperands) -> list[Encode]:
-            rows = operands.rows
-            inputs = attention.Projections(
-                rows(n, shape.n_heads * shape.q_head_stride), rows(n, kv_width), rows(n, kv_width)
-            )
-            head = operands.vector(shape.head_dim, NORM_DTYPE)
-            norms = attention.HeadNorms(head, head, 1e-6, operands.vector(shape.rope_dim // 2))
-            q = rows(n, width)
-            return [
-                lambda encoder, cache=cache: attention.prepare(  # type: ignore[misc]
-                    encoder, shape, inputs, norms, cache, q
-                )
-                for cache in operands.caches(shapes.context, kv_width)
-            ]
-
-        def attentions(operands: StandInOperands) -> list[Encode]:
-            q, out = operands.rows(n, width), operands.rows(n, width)
-            q_proj = operands.rows(n, shape.n_heads * shape.q_head_stride)
-            return [
-                lambda encoder, cache=cache: attention.attention(  # type: ignore[misc]
-                    encoder, shape, q, q_proj, cache, out
-                )
-                for cache in operands.caches(shapes.context, kv_width)
-            ]
-
-        count, detail = shapes.n_attention_layers, f"from position {self.position}"
-        cost = mixer_costs.attention_prepare(shape=shape, n_tokens=n, norm_dtype=NORM_DTYPE)
-        yield self._work("attention_prepare", "", count, cost, prepares)
-        cost = mixer_costs.attention(shape=shape, n_tokens=n, position=self.position)
-        yield self._work("attention", detail, count, cost, attentions)
-
-    def _delta_net(self) -> Iterator[Work]:
-        n, net, count = self.n_tokens, self.shapes.delta_net, self.shapes.n_delta_net_layers
-        heads = net.n_value_heads
-
-        def splits(operands: StandInOperands) -> list[Encode]:
-            rows = operands.rows
-            fused, ba = rows(n, net.channels + net.value_width), rows(n, 2 * heads)
-            parts = (rows(n, w) for w in (net.channels, net.value_width, heads, heads))
-            projected = gated_delta_net.Projected(*parts)
-            return [lambda encoder: gated_delta_net.split(encoder, net, fused, ba, projected)] * 8
-
-        def convolutions(operands: StandInOperands) -> list[Encode]:
-            x, out = operands.rows(n, net.channels), operands.rows(n, net.channels)
-            taps = operands.vector(net.channels * net.conv_kernel_size, NORM_DTYPE)
-            state = operands.rows(net.conv_kernel_size - 1, net.channels).buffer
-            return [lambda encoder: gated_delta_net.convolve(encoder, x, taps, state, out)] * 8
-
-        def decays(operands: StandInOperands) -> list[Encode]:
-            a, b, decay, beta = (operands.rows(n, heads) for _ in range(4))
-            per_head = operands.vector(heads, NORM_DTYPE)
-            weights = gated_delta_net.DecayWeights(per_head, per_head)
-            inputs = gated_delta_net.Projected(a, a, b, a)
-            return [
-                lambda encoder: gated_delta_net.decay(encoder, inputs, weights, decay, beta)
-            ] * 8
-
-        def recurrences(operands: StandInOperands) -> list[Encode]:
-            qkv, out = operands.rows(n, net.channels), operands.rows(n, net.value_width)
-            decay, beta = (operands.rows(n, heads) for _ in range(2))
-            inputs = gated_delta_net.DeltaRuleInputs(qkv, decay, beta)
-            nbytes = 4 * net.value_width * net.key_dim
-            states = [operands.device.buffer(nbytes) for _ in range(operands.n_copies(2 * nbytes))]
-            return [
-                lambda encoder, state=state: gated_delta_net.recurrence(  # type: ignore[misc]
-                    encoder, net, inputs, state, out
-                )
-                for state in states
-            ]
-
-        def gated_norms(operands: StandInOperands) -> list[Encode]:
-            x, z, out = (operands.rows(n, net.value_width) for _ in range(3))
-            weight = operands.vector(net.value_dim, NORM_DTYPE)
-            return [lambda encoder: norm.gated_rms_norm(encoder, x, z, weight, 1e-6, out)] * 8
-
-        cost = mixer_costs.gated_delta_net_split(shape=net, n_tokens=n)
-        yield self._work("gated_delta_net_split", "of fused projections", 0, cost, splits)
-        cost = mixer_costs.gated_delta_net_conv(shape=net, n_tokens=n, weight_dtype=NORM_DTYPE)
-        yield self._work("gated_delta_net_conv", "", count, cost, convolutions)
-        cost = mixer_costs.gated_delta_net_decay(
-            n_value_heads=heads, n_tokens=n, weight_dtype=NORM_DTYPE
-        )
-        yield self._work("gated_delta_net_decay", "", count, cost, decays)
-        cost = mixer_costs.gated_delta_net(shape=net, n_tokens=n)
-        yield self._work("gated_delta_net", "", count, cost, recurrences)
-        cost = mixer_costs.gated_rms_norm(
-            n_heads=heads, width=net.value_dim, n_tokens=n, weight_dtype=NORM_DTYPE
-        )
-        yield self._work("gated_rms_norm", "", count, cost, gated_norms)
+        yield self.work("moe_combine_norm", "", shapes.n_layers, cost, combines)
 
 
 def _expert_batches(

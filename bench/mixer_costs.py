@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from kernel_costs import FLOAT, RMS_NORM_FLOPS, SIGMOID_FLOPS, SILU_MULTIPLY_FLOPS, Cost
 from moeflux.ops.operands import AttentionShape, DeltaNetShape
 from moeflux.quant import Dtype
@@ -43,6 +45,41 @@ def attention(*, shape: AttentionShape, n_tokens: int, position: int) -> Cost:
     per_value = 1 + (SIGMOID_FLOPS + 1 if shape.output_gate else 0)
     flops = n_scores * (4 * shape.head_dim + SOFTMAX_FLOPS) + n_tokens * width * per_value
     return Cost(cache + rows, flops)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Up to n_splits of the keys of every token of a step."""
+
+    n_tokens: int
+    position: int
+    n_splits: int
+
+    def used(self) -> int:
+        """Splits of all tokens together that have keys: 128, or the fewest times 128, each."""
+        n_used = 0
+        for n_keys in range(self.position + 1, self.position + self.n_tokens + 1):
+            n_used += -(-n_keys // (128 * -(-n_keys // (128 * self.n_splits))))
+        return n_used
+
+
+def attention_decode(*, shape: AttentionShape, splits: Splits) -> Cost:
+    """The cache and queries are read once; the splits that have keys are written."""
+    n_keys = [splits.position + t + 1 for t in range(splits.n_tokens)]
+    cache = 2 * FLOAT * n_keys[-1] * shape.n_kv_heads * shape.head_dim
+    queries = FLOAT * splits.n_tokens * shape.n_heads * shape.head_dim
+    partials = FLOAT * splits.used() * shape.partial_width
+    flops = shape.n_heads * sum(n_keys) * (4 * shape.head_dim + SOFTMAX_FLOPS)
+    return Cost(cache + queries + partials, flops)
+
+
+def attention_merge(*, shape: AttentionShape, splits: Splits) -> Cost:
+    """A split's largest score gives a factor (difference, exp) for its sum and its values."""
+    width = splits.n_tokens * shape.n_heads * shape.head_dim
+    rows = FLOAT * width * (2 if shape.output_gate else 1)
+    flops = splits.used() * shape.n_heads * (2 + 2 * (1 + shape.head_dim))
+    per_value = 1 + (SIGMOID_FLOPS + 1 if shape.output_gate else 0)
+    return Cost(FLOAT * splits.used() * shape.partial_width + rows, flops + width * per_value)
 
 
 def gated_delta_net_split(*, shape: DeltaNetShape, n_tokens: int) -> Cost:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from moeflux._core import Buffer, CommandBuffer, Device
+from moeflux.blocks.attention import KEY_SPLITS
 from moeflux.ops import attention, embedding, gated_delta_net, matmul, moe, norm
 from moeflux.ops.operands import (
     Activations,
@@ -199,16 +200,29 @@ def attention_cases(make: Operands, n_tokens: int) -> Iterator[Case]:
         lambda encoder, cache=cache: attention.prepare(encoder, shape, projections, norms, cache, q)  # type: ignore[misc]
         for cache in caches
     ]
-    attentions: list[Encode] = [
-        lambda encoder, cache=cache: attention.attention(encoder, shape, q, q_proj, cache, out)  # type: ignore[misc]
-        for cache in caches
-    ]
     n_products = 2 * n_tokens * (CONTEXT - n_tokens // 2) * width
     yield Case(
         "attention_prepare", "", n_tokens, 4 * n_tokens * (2 * width + 4 * kv_width), prepares
     )
-    detail = f"position {CONTEXT - n_tokens}"
-    yield Case("attention", detail, n_tokens, 8 * CONTEXT * kv_width, attentions, n_products)
+    detail, cache_nbytes = f"position {CONTEXT - n_tokens}", 8 * CONTEXT * kv_width
+    if n_tokens > 1:
+        attentions: list[Encode] = [
+            lambda encoder, cache=cache: attention.attention(encoder, shape, q, q_proj, cache, out)  # type: ignore[misc]
+            for cache in caches
+        ]
+        yield Case("attention", detail, n_tokens, cache_nbytes, attentions, n_products)
+        return
+    partials = make.rows(1, KEY_SPLITS * shape.partial_width)
+
+    def merge(encoder: CommandBuffer) -> None:
+        attention.attention_merge(encoder, shape, partials, q_proj, out)
+
+    decodes: list[Encode] = [
+        lambda encoder, cache=cache: attention.attention_decode(encoder, shape, q, cache, partials)  # type: ignore[misc]
+        for cache in caches
+    ]
+    yield Case("attention_decode", detail, 1, cache_nbytes, decodes, n_products)
+    yield Case("attention_merge", detail, 1, partials.buffer.nbytes + 8 * width, [merge] * 32)
 
 
 def delta_net_cases(make: Operands, n_tokens: int) -> Iterator[Case]:

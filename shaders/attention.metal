@@ -58,69 +58,78 @@ enum AttentionShared : uint {
   DECODE_VALUE_VECTORS_256 = DECODE_SIMDGROUPS * 256 / 4,
 };
 
-static_assert(DECODE_SIMDGROUPS * 32 == 512 && PREFILL_THREADS == 256, "as the kernels' attributes say");
+static_assert(DECODE_SIMDGROUPS * 32 == 256 && PREFILL_THREADS == 256, "as the kernels' attributes say");
 
-// Attention of a decode step: one threadgroup per token and decode_heads() heads. The name says up to which head_dim;
-// attention_decode_any takes rows at any address.
+// Attention of a decode step: one threadgroup per token, split of its keys, and DECODE_HEADS heads. The name says up to
+// which head_dim; attention_decode_any takes rows at any address.
 
-[[max_total_threads_per_threadgroup(512)]] kernel void attention_decode_64(
+[[max_total_threads_per_threadgroup(256)]] kernel void attention_decode_64(
     device const float* q [[buffer(0)]], device const float* k_cache [[buffer(1)]],
-    device const float* v_cache [[buffer(2)]], device const float* q_proj [[buffer(3)]],
-    device float* out [[buffer(4)]], constant AttentionParams& params [[buffer(5)]], constant Step& step [[buffer(6)]],
-    uint2 group [[threadgroup_position_in_grid]], uint lane [[thread_index_in_simdgroup]],
+    device const float* v_cache [[buffer(2)]], device float* partials [[buffer(3)]],
+    constant AttentionDecodeParams& params [[buffer(4)]], constant Step& step [[buffer(5)]],
+    uint3 group [[threadgroup_position_in_grid]], uint lane [[thread_index_in_simdgroup]],
     uint simdgroup [[simdgroup_index_in_threadgroup]]) {
   threadgroup float4 queries[DECODE_QUERY_VECTORS];
   threadgroup float4 values[DECODE_VALUE_VECTORS_64];
   threadgroup float largest[DECODE_SIMDGROUPS];
   threadgroup float sums[DECODE_SIMDGROUPS];
-  const Attention buffers = {q, k_cache, v_cache, q_proj, out};
+  const DecodeBuffers buffers = {q, k_cache, v_cache, partials};
   const DecodeShared shared = {queries, values, largest, sums};
-  attend_token<8, true>(buffers, params, step, group, shared, lane, simdgroup);
+  attend_split<8, true>(buffers, params, step, group, shared, lane, simdgroup);
 }
 
-[[max_total_threads_per_threadgroup(512)]] kernel void attention_decode_128(
+[[max_total_threads_per_threadgroup(256)]] kernel void attention_decode_128(
     device const float* q [[buffer(0)]], device const float* k_cache [[buffer(1)]],
-    device const float* v_cache [[buffer(2)]], device const float* q_proj [[buffer(3)]],
-    device float* out [[buffer(4)]], constant AttentionParams& params [[buffer(5)]], constant Step& step [[buffer(6)]],
-    uint2 group [[threadgroup_position_in_grid]], uint lane [[thread_index_in_simdgroup]],
+    device const float* v_cache [[buffer(2)]], device float* partials [[buffer(3)]],
+    constant AttentionDecodeParams& params [[buffer(4)]], constant Step& step [[buffer(5)]],
+    uint3 group [[threadgroup_position_in_grid]], uint lane [[thread_index_in_simdgroup]],
     uint simdgroup [[simdgroup_index_in_threadgroup]]) {
   threadgroup float4 queries[DECODE_QUERY_VECTORS];
   threadgroup float4 values[DECODE_VALUE_VECTORS_128];
   threadgroup float largest[DECODE_SIMDGROUPS];
   threadgroup float sums[DECODE_SIMDGROUPS];
-  const Attention buffers = {q, k_cache, v_cache, q_proj, out};
+  const DecodeBuffers buffers = {q, k_cache, v_cache, partials};
   const DecodeShared shared = {queries, values, largest, sums};
-  attend_token<16, true>(buffers, params, step, group, shared, lane, simdgroup);
+  attend_split<16, true>(buffers, params, step, group, shared, lane, simdgroup);
 }
 
-[[max_total_threads_per_threadgroup(512)]] kernel void attention_decode_256(
+[[max_total_threads_per_threadgroup(256)]] kernel void attention_decode_256(
     device const float* q [[buffer(0)]], device const float* k_cache [[buffer(1)]],
-    device const float* v_cache [[buffer(2)]], device const float* q_proj [[buffer(3)]],
-    device float* out [[buffer(4)]], constant AttentionParams& params [[buffer(5)]], constant Step& step [[buffer(6)]],
-    uint2 group [[threadgroup_position_in_grid]], uint lane [[thread_index_in_simdgroup]],
+    device const float* v_cache [[buffer(2)]], device float* partials [[buffer(3)]],
+    constant AttentionDecodeParams& params [[buffer(4)]], constant Step& step [[buffer(5)]],
+    uint3 group [[threadgroup_position_in_grid]], uint lane [[thread_index_in_simdgroup]],
     uint simdgroup [[simdgroup_index_in_threadgroup]]) {
   threadgroup float4 queries[DECODE_QUERY_VECTORS];
   threadgroup float4 values[DECODE_VALUE_VECTORS_256];
   threadgroup float largest[DECODE_SIMDGROUPS];
   threadgroup float sums[DECODE_SIMDGROUPS];
-  const Attention buffers = {q, k_cache, v_cache, q_proj, out};
+  const DecodeBuffers buffers = {q, k_cache, v_cache, partials};
   const DecodeShared shared = {queries, values, largest, sums};
-  attend_token<32, true>(buffers, params, step, group, shared, lane, simdgroup);
+  attend_split<32, true>(buffers, params, step, group, shared, lane, simdgroup);
 }
 
-[[max_total_threads_per_threadgroup(512)]] kernel void attention_decode_any(
+[[max_total_threads_per_threadgroup(256)]] kernel void attention_decode_any(
     device const float* q [[buffer(0)]], device const float* k_cache [[buffer(1)]],
-    device const float* v_cache [[buffer(2)]], device const float* q_proj [[buffer(3)]],
-    device float* out [[buffer(4)]], constant AttentionParams& params [[buffer(5)]], constant Step& step [[buffer(6)]],
-    uint2 group [[threadgroup_position_in_grid]], uint lane [[thread_index_in_simdgroup]],
+    device const float* v_cache [[buffer(2)]], device float* partials [[buffer(3)]],
+    constant AttentionDecodeParams& params [[buffer(4)]], constant Step& step [[buffer(5)]],
+    uint3 group [[threadgroup_position_in_grid]], uint lane [[thread_index_in_simdgroup]],
     uint simdgroup [[simdgroup_index_in_threadgroup]]) {
   threadgroup float4 queries[DECODE_QUERY_VECTORS];
   threadgroup float4 values[DECODE_VALUE_VECTORS_256];
   threadgroup float largest[DECODE_SIMDGROUPS];
   threadgroup float sums[DECODE_SIMDGROUPS];
-  const Attention buffers = {q, k_cache, v_cache, q_proj, out};
+  const DecodeBuffers buffers = {q, k_cache, v_cache, partials};
   const DecodeShared shared = {queries, values, largest, sums};
-  attend_token<32, false>(buffers, params, step, group, shared, lane, simdgroup);
+  attend_split<32, false>(buffers, params, step, group, shared, lane, simdgroup);
+}
+
+// One threadgroup per head and token.
+kernel void attention_merge(device const float* partials [[buffer(0)]], device const float* q_proj [[buffer(1)]],
+                            device float* out [[buffer(2)]], constant AttentionMergeParams& params [[buffer(3)]],
+                            constant Step& step [[buffer(4)]], uint2 group [[threadgroup_position_in_grid]],
+                            uint lane [[thread_index_in_simdgroup]],
+                            uint simdgroup [[simdgroup_index_in_threadgroup]]) {
+  merge_splits({partials, q_proj, out}, params, step, group.x, group.y, lane, simdgroup);
 }
 
 // Attention of a prompt: one threadgroup per head and PREFILL_TILE positions.

@@ -15,8 +15,7 @@ struct Attention {
   device float* out;
 };
 
-// Output i of a head: times the output gate if there is one.
-inline void store_output(Attention buffers, constant AttentionParams& params, ulong head, uint i, float value) {
-  if (output_gate != 0) value *= sigmoid(buffers.q_proj[head * params.q_head_stride + params.head_dim + i]);
-  buffers.out[head * params.head_dim + i] = value;
+// Value i of an output head times its output gate if there is one. `projection` is the head's of q_proj.
+inline float gated_output(float value, device const float* projection, uint head_dim, uint i) {
+  return output_gate != 0 ? value * sigmoid(projection[head_dim + i]) : value;
 }

@@ -228,7 +228,10 @@ inline void attend_prompt(Attention buffers, constant AttentionParams& params, c
     for (uint b = 0; b < blocks; ++b) {
       for (uint i = 0; i < 4; ++i) {
         const uint d = b * PREFILL_VALUE_DIMS + 4 * tile.col + i;
-        if (d < params.head_dim) store_output(buffers, params, head, d, state.values[b][r][i] / state.sum[r]);
+        if (d >= params.head_dim) continue;
+        const float value = state.values[b][r][i] / state.sum[r];
+        buffers.out[head * params.head_dim + d] =
+            gated_output(value, buffers.q_proj + head * params.q_head_stride, params.head_dim, d);
       }
     }
   }

@@ -11,10 +11,12 @@ enum MixerTile : uint32 {
   // One simdgroup for a head.
   HEAD_SIMDGROUPS = 8,
 
-  // A decode step of attention. Simdgroups take tiles of keys in turn.
-  DECODE_SIMDGROUPS = 16,
+  // A decode step of attention: simdgroups take tiles of a split's keys in turn.
+  DECODE_SIMDGROUPS = 8,
   DECODE_KEYS = 4,   // of one lane at a time
   DECODE_HEADS = 2,  // at most, that one threadgroup reads the keys for
+  MERGE_THREADS = 256,
+  MERGE_LOADS = 8,  // of one value over the splits, at a time
 
   // Attention of a prompt: tiles of queries and keys at multiples of PREFILL_TILE positions, 4 x 4 products a thread.
   PREFILL_TILE = 64,
@@ -42,10 +44,9 @@ enum MixerTile : uint32 {
   CONVOLUTION_TOKENS = 16,
 };
 
-// Query heads per threadgroup of a decode step: where heads are few, threadgroups for many cores matter more than
-// reading keys once.
-inline constexpr uint32 decode_heads(uint32 n_heads, uint32 heads_per_kv_head) {
-  return n_heads >= 64 && heads_per_kv_head >= DECODE_HEADS ? uint32{DECODE_HEADS} : 1;
+// Threadgroups of a decode step that share the query heads of one key/value head.
+inline constexpr uint32 decode_head_groups(uint32 heads_per_kv_head) {
+  return (heads_per_kv_head + DECODE_HEADS - 1) / DECODE_HEADS;
 }
 
 }  // namespace moeflux

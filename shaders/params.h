@@ -94,6 +94,37 @@ struct AttentionParams {
   float scale;
 };
 
+// attention_decode: [q, k_cache, v_cache, partials [T, Hkv, n_splits, H / Hkv, 2 + Dh]]. The keys of a token in splits:
+// a head's largest score, the sum of e^(score - largest), and that of the values times their e^(score - largest).
+struct AttentionDecodeParams {
+  uint32 n_heads;
+  uint32 n_kv_heads;
+  uint32 head_dim;
+  uint32 context;
+  uint32 n_splits;
+  float scale;
+};
+
+// attention_merge: [partials, q_proj, out]; constants: output_gate. out as that of attention, from the splits of
+// attention_decode.
+struct AttentionMergeParams {
+  uint32 n_heads;
+  uint32 n_kv_heads;
+  uint32 head_dim;
+  uint32 q_head_stride;
+  uint32 n_splits;
+};
+
+// The keys of a split, the last one's but for what there is not: as few splits as keep them to whole SPLIT_KEYS.
+enum KeySplit : uint32 { SPLIT_KEYS = 128 };
+inline constexpr uint32 keys_per_split(uint32 n_keys, uint32 n_splits) {
+  return ((n_keys - 1) / (SPLIT_KEYS * n_splits) + 1) * SPLIT_KEYS;
+}
+// Splits that have keys.
+inline constexpr uint32 used_splits(uint32 n_keys, uint32 n_splits) {
+  return (n_keys - 1) / keys_per_split(n_keys, n_splits) + 1;
+}
+
 // gated_delta_net_split: [qkvz, ba, qkv, z, b, a]. Undoes the interleaving of fused projections: per key head
 // qkvz holds q[key_dim] k[key_dim] v[r * value_dim] z[r * value_dim] and ba holds b[r] a[r], r = n_value_heads /
 // n_key_heads. qkv is all q, then all k, then all v; z [n_value_heads * value_dim]; b, a [n_value_heads].

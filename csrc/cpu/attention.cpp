@@ -1,217 +1,224 @@
-// Norm and rotary embedding of queries and keys, and attention over the key/value cache.
+// Attention over the key/value cache.
 #include <algorithm>
-#include <cmath>
-#include <cstring>
 #include <vector>
 
 #include "constants.h"
 #include "cpu/functions.h"
+#include "positions.h"
 
 namespace moeflux::cpu {
 namespace {
 
-void check_context(const Step& step, std::uint32_t context) {
-  if (std::uint64_t{step.position} + step.n_tokens <= context) return;
-  throw DeviceError(std::to_string(step.n_tokens) + " tokens at position " + std::to_string(step.position) +
-                    " exceed the key/value cache of " + std::to_string(context) + " positions");
-}
+// Heads of one layer, and the state of those that share a key/value head: what AttentionBlock says of each, in a row.
+struct Heads {
+  std::size_t n_heads;
+  std::size_t n_kv_heads;
+  std::size_t head_dim;
 
-// Cosines and sines of one position.
-struct Rotation {
-  Rotation(const std::byte* frequencies, std::size_t n, std::uint32_t position) : cosines(n), sines(n) {
-    for (std::size_t i = 0; i < n; ++i) {
-      float frequency;
-      std::memcpy(&frequency, frequencies + i * sizeof frequency, sizeof frequency);
-      const float angle = static_cast<float>(position) * frequency;
-      cosines[i] = std::cos(angle);
-      sines[i] = std::sin(angle);
-    }
-  }
-
-  // Rotates the pairs (i, i + n) of a head.
-  void apply(float* head) const {
-    const std::size_t n = cosines.size();
-    for (std::size_t i = 0; i < n; ++i) {
-      const float a = head[i], b = head[i + n];
-      head[i] = a * cosines[i] - b * sines[i];
-      head[i + n] = b * cosines[i] + a * sines[i];
-    }
-  }
-
-  std::vector<float> cosines;
-  std::vector<float> sines;
+  std::size_t per_kv_head() const { return n_heads / n_kv_heads; }
+  std::size_t head_state_length() const { return 2 + head_dim; }
+  std::size_t state_length() const { return per_kv_head() * head_state_length(); }
 };
 
-void attention_prepare(const Functions& functions, Dtype norm_dtype, const Arguments& arguments, ThreadTeam& team) {
-  const auto& params = arguments.params<AttentionPrepareParams>();
-  const Step step = arguments.step;
-  check_context(step, params.context);
-  const float* q_proj = arguments.buffer<float>(0);
-  const float* k_proj = arguments.buffer<float>(1);
-  const float* v_proj = arguments.buffer<float>(2);
-  const WeightVector q_norm{arguments.buffer<std::byte>(3), norm_dtype};
-  const WeightVector k_norm{arguments.buffer<std::byte>(4), norm_dtype};
-  const std::size_t n = params.head_dim, kv_width = std::size_t{params.n_kv_heads} * n;
+// States of all splits of the keys of every token and key/value head.
+struct Partials {
+  float* states;  // [T, Hkv, n_splits, state_length]
+  std::uint32_t n_splits;
 
-  team.parallel_for(step.n_tokens, 1, [&](std::size_t begin, std::size_t end) {
-    for (std::size_t t = begin; t < end; ++t) {
-      const std::size_t position = step.position + t;
-      const Rotation rotation(arguments.buffer<std::byte>(5), params.rope_dim / 2, step.position + t);
-      float* q = arguments.buffer<float>(6) + t * params.n_heads * n;
-      const float* q_heads = q_proj + t * params.n_heads * params.q_head_stride;
-      for (std::size_t h = 0; h < params.n_heads; ++h) {
-        functions.rms_norm(q_heads + h * params.q_head_stride, q_norm, n, params.epsilon, q + h * n);
-        rotation.apply(q + h * n);
+  float* of(const Heads& heads, std::size_t token, std::size_t kv_head, std::size_t split) const {
+    return states + ((token * heads.n_kv_heads + kv_head) * n_splits + split) * heads.state_length();
+  }
+};
+
+// Where the outputs of heads go, times their output gates if there are any.
+struct Outputs {
+  const Functions& functions;
+  Heads heads;
+  const float* output_gates;  // null or q_proj
+  std::size_t q_head_stride;
+  float* out;
+
+  void finish(std::size_t token, std::size_t head, const float* state) const {
+    const std::size_t row = token * heads.n_heads + head, n = heads.head_dim;
+    functions.finish_attention(n, state, out + row * n);
+    if (output_gates != nullptr) functions.multiply_sigmoid(output_gates + row * q_head_stride + n, n, out + row * n);
+  }
+};
+
+void merge_splits(const Outputs& outputs, const Partials& partials, Step step, ThreadTeam& team) {
+  const Heads& heads = outputs.heads;
+  team.parallel_for(step.n_tokens * heads.n_heads, 1, [&](std::size_t begin, std::size_t end) {
+    std::vector<float> state(heads.head_state_length());
+    for (std::size_t i = begin; i < end; ++i) {
+      const std::size_t token = i / heads.n_heads, head = i % heads.n_heads, kv_head = head / heads.per_kv_head();
+      const std::size_t n_splits = used_splits(step.position + token + 1, partials.n_splits);
+      const float* partial = partials.of(heads, token, kv_head, 0) + head % heads.per_kv_head() * state.size();
+      std::copy_n(partial, state.size(), state.data());
+      for (std::size_t split = 1; split < n_splits; ++split) {
+        outputs.functions.merge_attention(heads.head_dim, partial + split * heads.state_length(), state.data());
       }
-      float* k = arguments.buffer<float>(7) + position * kv_width;
-      for (std::size_t h = 0; h < params.n_kv_heads; ++h) {
-        functions.rms_norm(k_proj + t * kv_width + h * n, k_norm, n, params.epsilon, k + h * n);
-        rotation.apply(k + h * n);
-      }
-      std::copy_n(v_proj + t * kv_width, kv_width, arguments.buffer<float>(8) + position * kv_width);
+      outputs.finish(token, head, state.data());
     }
   });
 }
 
-// Tokens that attend to a block of keys in turn, where there are enough for all threads: results do not depend on it.
-constexpr std::size_t kTileTokens = 16, kTilesPerThread = 4;
-
-// One dispatch of attention. Keys are taken in blocks of AttentionBlock::max_keys from position 0 on and merged in
-// ascending order, whether one thread does all blocks of a token or several threads share them.
-class Attention {
- public:
-  Attention(const Functions& functions, bool output_gate, const Arguments& arguments)
-      : functions_(functions),
-        params_(arguments.params<AttentionParams>()),
-        step_(arguments.step),
-        q_(arguments.buffer<float>(0)),
-        keys_(arguments.buffer<float>(1)),
-        values_(arguments.buffer<float>(2)),
-        output_gates_(output_gate ? arguments.buffer<float>(3) : nullptr),
-        out_(arguments.buffer<float>(4)),
-        heads_per_kv_head_(params_.n_heads / params_.n_kv_heads),
-        state_length_(heads_per_kv_head_ * (2 + std::size_t{params_.head_dim})) {}
-
-  void run(ThreadTeam& team) const {
-    const std::size_t n_items = std::size_t{step_.n_tokens} * params_.n_kv_heads;
-    if (n_items < 2 * std::size_t{team.n_threads()}) {
-      run_blocks_in_parallel(team, n_items);
-    } else {
-      const std::size_t of_thread = n_items / (kTilesPerThread * team.n_threads());
-      run_tiles_in_parallel(team, std::clamp<std::size_t>(of_thread, 1, kTileTokens));
-    }
-  }
-
- private:
+// Queries of some tokens, and the cache. Keys are taken in blocks of AttentionBlock::max_keys from position 0 on.
+struct Queries {
   // An item is all query heads of one token that share a key/value head.
   struct Item {
     std::size_t token;
     std::size_t kv_head;
   };
-  Item item(std::size_t i) const { return {i % step_.n_tokens, i / step_.n_tokens}; }
-  std::size_t n_keys(Item item) const { return step_.position + item.token + 1; }
+
+  const Functions& functions;
+  Heads heads;
+  Step step;
+  float scale;
+  const float* q;
+  const float* keys;
+  const float* values;
+
+  std::uint32_t n_keys(Item item) const { return step.position + static_cast<std::uint32_t>(item.token) + 1; }
   std::size_t n_blocks(Item item) const { return (n_keys(item) - 1) / AttentionBlock::max_keys + 1; }
 
   void attend(Item item, std::size_t block, float* state, bool cached = false) const {
-    const std::size_t first = block * AttentionBlock::max_keys, n = params_.head_dim, stride = params_.n_kv_heads * n;
+    const std::size_t first = block * AttentionBlock::max_keys, n = heads.head_dim, stride = heads.n_kv_heads * n;
     const std::size_t offset = first * stride + item.kv_head * n;
-    const AttentionBlock shape{heads_per_kv_head_, n, std::min(AttentionBlock::max_keys, n_keys(item) - first),
-                               params_.scale, cached};
-    const float* q = q_ + (item.token * params_.n_heads + item.kv_head * heads_per_kv_head_) * n;
-    functions_.attend(shape, q, HeadRows{keys_ + offset, stride}, HeadRows{values_ + offset, stride}, state);
+    const AttentionBlock shape{heads.per_kv_head(), n,
+                               std::min<std::size_t>(AttentionBlock::max_keys, n_keys(item) - first), scale, cached};
+    const float* queries = q + (item.token * heads.n_heads + item.kv_head * heads.per_kv_head()) * n;
+    functions.attend(shape, queries, HeadRows{keys + offset, stride}, HeadRows{values + offset, stride}, state);
   }
 
   void merge(const float* other, float* state) const {
-    const std::size_t n = 2 + std::size_t{params_.head_dim};
-    for (std::size_t h = 0; h < heads_per_kv_head_; ++h) {
-      functions_.merge_attention(params_.head_dim, other + h * n, state + h * n);
+    const std::size_t n = heads.head_state_length();
+    for (std::size_t h = 0; h < heads.per_kv_head(); ++h) {
+      functions.merge_attention(heads.head_dim, other + h * n, state + h * n);
     }
   }
-
-  void finish(Item item, const float* state) const {
-    const std::size_t n = params_.head_dim;
-    for (std::size_t h = 0; h < heads_per_kv_head_; ++h) {
-      const std::size_t head = item.token * params_.n_heads + item.kv_head * heads_per_kv_head_ + h;
-      functions_.finish_attention(n, state + h * (2 + n), out_ + head * n);
-      if (output_gates_ == nullptr) continue;
-      functions_.multiply_sigmoid(output_gates_ + head * params_.q_head_stride + n, n, out_ + head * n);
-    }
-  }
-
-  // All tokens of a tile attend to a block of keys while it is in a near cache.
-  void run_tiles_in_parallel(ThreadTeam& team, std::size_t tile_tokens) const {
-    const std::size_t n_tiles = (step_.n_tokens - 1) / tile_tokens + 1;
-    team.parallel_for(n_tiles * params_.n_kv_heads, 1, [&](std::size_t begin, std::size_t end) {
-      std::vector<float> states((tile_tokens + 1) * state_length_);
-      for (std::size_t i = begin; i < end; ++i) {
-        const std::size_t first = i % n_tiles * tile_tokens;
-        run_tile(Item{first, i / n_tiles}, std::min<std::size_t>(tile_tokens, step_.n_tokens - first), states.data());
-      }
-    });
-  }
-
-  // `count` tokens from an item on; `states` has one for each, and one more.
-  void run_tile(Item first, std::size_t count, float* states) const {
-    const auto token = [&](std::size_t t) { return Item{first.token + t, first.kv_head}; };
-    float* next = states + count * state_length_;
-    for (std::size_t block = 0; block < n_blocks(token(count - 1)); ++block) {
-      for (std::size_t t = 0; t < count; ++t) {
-        if (block >= n_blocks(token(t))) continue;
-        float* state = states + t * state_length_;
-        attend(token(t), block, block == 0 ? state : next, t != 0);
-        if (block != 0) merge(next, state);
-      }
-    }
-    for (std::size_t t = 0; t < count; ++t) finish(token(t), states + t * state_length_);
-  }
-
-  void run_blocks_in_parallel(ThreadTeam& team, std::size_t n_items) const {
-    if (n_items == 0) return;
-    const std::size_t most_blocks = n_blocks(item(n_items - 1));
-    float* states = reinterpret_cast<float*>(team.scratch(n_items * most_blocks * state_length_ * sizeof(float)));
-    team.parallel_for(n_items * most_blocks, 1, [&](std::size_t begin, std::size_t end) {
-      for (std::size_t i = begin; i < end; ++i) {
-        const Item it = item(i % n_items);
-        const std::size_t block = i / n_items;
-        if (block < n_blocks(it)) attend(it, block, states + (i % n_items * most_blocks + block) * state_length_);
-      }
-    });
-    team.parallel_for(n_items, 1, [&](std::size_t begin, std::size_t end) {
-      for (std::size_t i = begin; i < end; ++i) {
-        float* state = states + i * most_blocks * state_length_;
-        for (std::size_t block = 1; block < n_blocks(item(i)); ++block) merge(state + block * state_length_, state);
-        finish(item(i), state);
-      }
-    });
-  }
-
-  const Functions& functions_;
-  const AttentionParams& params_;
-  Step step_;
-  const float* q_;
-  const float* keys_;
-  const float* values_;
-  const float* output_gates_;
-  float* out_;
-  std::size_t heads_per_kv_head_;
-  std::size_t state_length_;
 };
+
+// The blocks of one split, in ascending order. `next` is memory for a state.
+void attend_split(const Queries& queries, Queries::Item item, std::size_t split, const Partials& partials,
+                  float* next) {
+  static_assert(SPLIT_KEYS % AttentionBlock::max_keys == 0);
+  const std::size_t n_blocks = keys_per_split(queries.n_keys(item), partials.n_splits) / AttentionBlock::max_keys;
+  const std::size_t first = split * n_blocks, end = std::min(first + n_blocks, queries.n_blocks(item));
+  float* state = partials.of(queries.heads, item.token, item.kv_head, split);
+  for (std::size_t block = first; block < end; ++block) {
+    queries.attend(item, block, block == first ? state : next);
+    if (block != first) queries.merge(next, state);
+  }
+}
+
+void attend_splits(const Queries& queries, const Partials& partials, ThreadTeam& team) {
+  const std::size_t n_tokens = queries.step.n_tokens, n_kv_heads = queries.heads.n_kv_heads;
+  std::uint32_t most = 0;
+  for (std::size_t t = 0; t < n_tokens; ++t) {
+    most = std::max(most, used_splits(queries.n_keys({t, 0}), partials.n_splits));
+  }
+  team.parallel_for(most * n_tokens * n_kv_heads, 1, [&](std::size_t begin, std::size_t end) {
+    std::vector<float> next(queries.heads.state_length());
+    for (std::size_t i = begin; i < end; ++i) {
+      const Queries::Item item{i / n_kv_heads % n_tokens, i % n_kv_heads};
+      attend_split(queries, item, i / (n_kv_heads * n_tokens), partials, next.data());
+    }
+  });
+}
+
+// `count` tokens from an item on attend to a block of keys in turn; `states` has one for each, and one more.
+void attend_tile(const Queries& queries, const Outputs& outputs, Queries::Item first, std::size_t count,
+                 float* states) {
+  const Heads& heads = queries.heads;
+  const auto token = [&](std::size_t t) { return Queries::Item{first.token + t, first.kv_head}; };
+  float* next = states + count * heads.state_length();
+  for (std::size_t block = 0; block < queries.n_blocks(token(count - 1)); ++block) {
+    for (std::size_t t = 0; t < count; ++t) {
+      if (block >= queries.n_blocks(token(t))) continue;
+      float* state = states + t * heads.state_length();
+      queries.attend(token(t), block, block == 0 ? state : next, t != 0);
+      if (block != 0) queries.merge(next, state);
+    }
+  }
+  for (std::size_t i = 0; i < count * heads.per_kv_head(); ++i) {
+    const std::size_t head = first.kv_head * heads.per_kv_head() + i % heads.per_kv_head();
+    outputs.finish(first.token + i / heads.per_kv_head(), head, states + i * heads.head_state_length());
+  }
+}
+
+// Tokens of a tile, where there are enough for all threads: results do not depend on it.
+constexpr std::size_t kTileTokens = 16, kTilesPerThread = 4;
+
+// All tokens of a tile attend to a block of keys while it is in a near cache. Where tokens are too few for all threads,
+// these share the blocks of each.
+void attend_tokens(const Queries& queries, const Outputs& outputs, ThreadTeam& team) {
+  const std::size_t n_tokens = queries.step.n_tokens, n_kv_heads = queries.heads.n_kv_heads;
+  const std::size_t n_items = n_tokens * n_kv_heads, state_length = queries.heads.state_length();
+  if (n_items == 0) return;
+  if (n_items < 2 * std::size_t{team.n_threads()}) {
+    const auto most_blocks = static_cast<std::uint32_t>(queries.n_blocks({n_tokens - 1, 0}));
+    std::byte* states = team.scratch(n_items * most_blocks * state_length * sizeof(float));
+    const Partials partials{reinterpret_cast<float*>(states), most_blocks};
+    attend_splits(queries, partials, team);
+    merge_splits(outputs, partials, queries.step, team);
+    return;
+  }
+  const std::size_t of_thread = n_items / (kTilesPerThread * team.n_threads());
+  const std::size_t tile = std::clamp<std::size_t>(of_thread, 1, kTileTokens), n_tiles = (n_tokens - 1) / tile + 1;
+  team.parallel_for(n_tiles * n_kv_heads, 1, [&](std::size_t begin, std::size_t end) {
+    std::vector<float> states((tile + 1) * state_length);
+    for (std::size_t i = begin; i < end; ++i) {
+      const std::size_t first = i % n_tiles * tile;
+      attend_tile(queries, outputs, {first, i / n_tiles}, std::min(tile, n_tokens - first), states.data());
+    }
+  });
+}
+
+template <typename Params>
+Queries queries_of(const Functions& functions, const Arguments& arguments) {
+  const auto& params = arguments.params<Params>();
+  check_context(arguments.step, params.context);
+  return {functions,
+          {params.n_heads, params.n_kv_heads, params.head_dim},
+          arguments.step,
+          params.scale,
+          arguments.buffer<float>(0),
+          arguments.buffer<float>(1),
+          arguments.buffer<float>(2)};
+}
+
+// q_proj and out bind at `first` and behind it.
+template <typename Params>
+Outputs outputs_of(const Functions& functions, bool output_gate, const Arguments& arguments, std::size_t first) {
+  const auto& params = arguments.params<Params>();
+  return {functions,
+          {params.n_heads, params.n_kv_heads, params.head_dim},
+          output_gate ? arguments.buffer<float>(first) : nullptr,
+          params.q_head_stride,
+          arguments.buffer<float>(first + 1)};
+}
+
+void attention(const Functions& functions, bool output_gate, const Arguments& arguments, ThreadTeam& team) {
+  const Queries queries = queries_of<AttentionParams>(functions, arguments);
+  attend_tokens(queries, outputs_of<AttentionParams>(functions, output_gate, arguments, 3), team);
+}
+
+void attention_decode(const Functions& functions, const Arguments& arguments, ThreadTeam& team) {
+  const std::uint32_t n_splits = arguments.params<AttentionDecodeParams>().n_splits;
+  attend_splits(queries_of<AttentionDecodeParams>(functions, arguments), Partials{arguments.buffer<float>(3), n_splits},
+                team);
+}
+
+void attention_merge(const Functions& functions, bool output_gate, const Arguments& arguments, ThreadTeam& team) {
+  const std::uint32_t n_splits = arguments.params<AttentionMergeParams>().n_splits;
+  merge_splits(outputs_of<AttentionMergeParams>(functions, output_gate, arguments, 1),
+               Partials{arguments.buffer<float>(0), n_splits}, arguments.step, team);
+}
 
 }  // namespace
 
 std::vector<Kernel> attention_kernels() {
   return {
-      {"attention_prepare",
-       9,
-       sizeof(AttentionPrepareParams),
-       {"norm_dtype"},
-       [](const Constants& constants, InstructionSet set) -> KernelFunction {
-         const Functions& table = functions(set);
-         const Dtype dtype = dtype_constant(constants, "norm_dtype");
-         return [&table, dtype](const Arguments& arguments, ThreadTeam& team) {
-           attention_prepare(table, dtype, arguments, team);
-         };
-       }},
       {"attention",
        5,
        sizeof(AttentionParams),
@@ -220,8 +227,26 @@ std::vector<Kernel> attention_kernels() {
          const Functions& table = functions(set);
          const bool output_gate = constant(constants, "output_gate") != 0;
          return [&table, output_gate](const Arguments& arguments, ThreadTeam& team) {
-           check_context(arguments.step, arguments.params<AttentionParams>().context);
-           Attention(table, output_gate, arguments).run(team);
+           attention(table, output_gate, arguments, team);
+         };
+       }},
+      {"attention_decode",
+       4,
+       sizeof(AttentionDecodeParams),
+       {},
+       [](const Constants&, InstructionSet set) -> KernelFunction {
+         const Functions& table = functions(set);
+         return [&table](const Arguments& arguments, ThreadTeam& team) { attention_decode(table, arguments, team); };
+       }},
+      {"attention_merge",
+       3,
+       sizeof(AttentionMergeParams),
+       {"output_gate"},
+       [](const Constants& constants, InstructionSet set) -> KernelFunction {
+         const Functions& table = functions(set);
+         const bool output_gate = constant(constants, "output_gate") != 0;
+         return [&table, output_gate](const Arguments& arguments, ThreadTeam& team) {
+           attention_merge(table, output_gate, arguments, team);
          };
        }},
   };

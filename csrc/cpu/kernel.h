@@ -74,6 +74,7 @@ std::vector<Kernel> embedding_kernels();
 std::vector<Kernel> norm_kernels();
 std::vector<Kernel> matmul_kernels();
 std::vector<Kernel> attention_kernels();
+std::vector<Kernel> attention_prepare_kernels();
 std::vector<Kernel> gated_delta_net_kernels();
 std::vector<Kernel> moe_kernels();
 std::vector<Kernel> router_kernels();

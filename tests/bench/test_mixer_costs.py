@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from kernel_costs import Cost
 from mixer_costs import (
+    Splits,
     attention,
+    attention_decode,
+    attention_merge,
     attention_prepare,
     gated_delta_net,
     gated_delta_net_conv,
@@ -43,6 +46,22 @@ def test_attention_reads_the_cache_once_for_all_tokens() -> None:
 def test_an_output_gate_adds_its_rows() -> None:
     plain, gated = (attention(shape=shape, n_tokens=2, position=10) for shape in (PLAIN, GATED))
     assert gated == plain + Cost(2 * 128, 2 * 32 * 5)
+
+
+def test_splits_are_as_few_as_keep_them_to_whole_blocks() -> None:
+    assert Splits(n_tokens=1, position=511, n_splits=4).used() == 4
+    assert Splits(n_tokens=1, position=512, n_splits=4).used() == 3
+    assert Splits(n_tokens=2, position=511, n_splits=4).used() == 4 + 3
+
+
+def test_attention_in_splits_writes_and_reads_those_that_have_keys() -> None:
+    splits = Splits(n_tokens=1, position=299, n_splits=8)
+    partials = 3 * 4 * 10 * 4
+    got = attention_decode(shape=GATED, splits=splits)
+    assert got == Cost(2 * 300 * 2 * 32 + 128 + partials, 4 * 300 * (32 + 5))
+    got = attention_merge(shape=PLAIN, splits=splits)
+    assert got == Cost(partials + 128, 3 * 4 * (2 + 2 * 9) + 32)
+    assert attention_merge(shape=GATED, splits=splits) == got + Cost(128, 32 * 5)
 
 
 def test_splitting_moves_everything_and_computes_nothing() -> None:

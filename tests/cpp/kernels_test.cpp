@@ -274,13 +274,10 @@ TEST(expert_gate_up_reads_the_slot_of_each_group) {
 }
 
 TEST(attention_over_several_blocks_of_keys) {
-  constexpr std::size_t heads = 3, dim = 20, n_keys = 300;
+  constexpr std::size_t heads = 3, dim = 20, n_keys = 300, n_splits = 2;
+  const Step step{n_keys - 1, 1, 0};
   for (const InstructionSet set : available_instruction_sets()) {
     Floats q = random_floats(heads * dim, 7), k = random_floats(n_keys * dim, 8), v = random_floats(n_keys * dim, 9);
-    Floats out(heads * dim);
-    const AttentionParams params{heads, 1, dim, dim, n_keys, 0.25f};
-    run(set, "attention", {{"output_gate", 0}}, &params, sizeof params,
-        {bytes_of(q), bytes_of(k), bytes_of(v), bytes_of(q), bytes_of(out)}, Step{n_keys - 1, 1, 0});
     std::vector<double> wanted(heads * dim);
     for (std::size_t h = 0; h < heads; ++h) {
       double sum = 0;
@@ -293,7 +290,18 @@ TEST(attention_over_several_blocks_of_keys) {
       }
       for (std::size_t d = 0; d < dim; ++d) wanted[h * dim + d] /= sum;
     }
+    Floats out(heads * dim), partials(n_splits * heads * (2 + dim)), merged(heads * dim);
+    const AttentionParams params{heads, 1, dim, dim, n_keys, 0.25f};
+    run(set, "attention", {{"output_gate", 0}}, &params, sizeof params,
+        {bytes_of(q), bytes_of(k), bytes_of(v), bytes_of(q), bytes_of(out)}, step);
     check_close(out, wanted);
+    const AttentionDecodeParams decode{heads, 1, dim, n_keys, n_splits, 0.25f};
+    run(set, "attention_decode", {}, &decode, sizeof decode,
+        {bytes_of(q), bytes_of(k), bytes_of(v), bytes_of(partials)}, step);
+    const AttentionMergeParams merge{heads, 1, dim, dim, n_splits};
+    run(set, "attention_merge", {{"output_gate", 0}}, &merge, sizeof merge,
+        {bytes_of(partials), bytes_of(q), bytes_of(merged)}, step);
+    check_close(merged, wanted);
   }
 }
 

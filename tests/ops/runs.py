@@ -138,8 +138,10 @@ class AttentionOutputs:
     out: Single
 
 
-def run_attention(device: Device, inputs: AttentionInputs, chunks: Chunks) -> AttentionOutputs:
-    """Both attention ops, one after the other for each chunk."""
+def run_attention(
+    device: Device, inputs: AttentionInputs, chunks: Chunks, n_splits: int = 0
+) -> AttentionOutputs:
+    """Prepare and attention for each chunk; with n_splits in two halves, over so many at most."""
     shape, n_tokens = inputs.shape, len(inputs.q_proj)
     q_proj, k_proj, v_proj = (
         activations(device, array.reshape(n_tokens, -1))
@@ -158,15 +160,23 @@ def run_attention(device: Device, inputs: AttentionInputs, chunks: Chunks) -> At
     )
     q = empty_activations(device, n_tokens, shape.n_heads * shape.head_dim)
     out = empty_activations(device, n_tokens, q.width)
+    # Not a number where a half writes nothing, so that the other must not read it.
+    unwritten = np.full((n_tokens, max(1, n_splits) * shape.partial_width), np.nan, np.float32)
+    partials = activations(device, unwritten)
 
     def chunk(encoder: CommandBuffer, first: int, count: int) -> None:
-        q_rows = q_proj.rows(first, count)
+        q_rows, out_rows = q_proj.rows(first, count), out.rows(first, count)
         projections = attention.Projections(
             q_rows, k_proj.rows(first, count), v_proj.rows(first, count)
         )
         queries = q.rows(first, count)
         attention.prepare(encoder, shape, projections, head_norms, cache, queries)
-        attention.attention(encoder, shape, queries, q_rows, cache, out.rows(first, count))
+        if n_splits == 0:
+            attention.attention(encoder, shape, queries, q_rows, cache, out_rows)
+        else:
+            splits = partials.rows(first, count)
+            attention.attention_decode(encoder, shape, queries, cache, splits)
+            attention.attention_merge(encoder, shape, splits, q_rows, out_rows)
 
     run(device, chunks, chunk, inputs.position)
     return AttentionOutputs(

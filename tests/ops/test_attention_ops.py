@@ -1,11 +1,11 @@
-"""attention.prepare and attention.attention against the formulas."""
+"""The ops of attention against the formulas."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 from device_arrays import random_array
-from runs import AttentionInputs, run_attention
+from runs import AttentionInputs, AttentionOutputs, run_attention
 
 import reference
 from moeflux._core import Device
@@ -35,6 +35,15 @@ def attention_inputs(
     )
 
 
+def assert_attention(inputs: AttentionInputs, outputs: AttentionOutputs) -> None:
+    shape = inputs.shape
+    queries = outputs.q.reshape(len(outputs.q), shape.n_heads, shape.head_dim).astype(np.float64)
+    cache = Cache(outputs.k_cache.astype(np.float64), outputs.v_cache.astype(np.float64))
+    output_gate = inputs.q_proj[..., shape.head_dim :] if shape.output_gate else None
+    wanted = reference.attention(queries, cache, inputs.position, output_gate)
+    assert_close(outputs.out, wanted.reshape(len(outputs.q), -1))
+
+
 SHAPES = {
     "one head": AttentionShape(1, 1, 8, 8, output_gate=False),
     "odd": AttentionShape(6, 2, 20, 6, output_gate=True),
@@ -51,11 +60,20 @@ SHAPES = {
 def test_attention(device: Device, shape: AttentionShape, n_tokens: int, position: int) -> None:
     inputs = attention_inputs(shape, n_tokens, position)
     outputs = run_attention(device, inputs, [n_tokens])
-    queries = outputs.q.reshape(n_tokens, shape.n_heads, shape.head_dim).astype(np.float64)
-    cache = Cache(outputs.k_cache.astype(np.float64), outputs.v_cache.astype(np.float64))
-    output_gate = inputs.q_proj[..., shape.head_dim :] if shape.output_gate else None
-    wanted = reference.attention(queries, cache, position, output_gate)
-    assert_close(outputs.out, wanted.reshape(n_tokens, -1))
+    assert_attention(inputs, outputs)
+
+
+# A split is 128 keys, or twice that where 128 are too few for them all, or three times ...
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+@pytest.mark.parametrize(
+    ("n_tokens", "position", "n_splits"),
+    [(1, 0, 1), (1, 127, 4), (1, 128, 4), (3, 126, 2), (2, 511, 4), (1, 800, 3), (4, 300, 1)],
+)
+def test_attention_in_splits(
+    device: Device, shape: AttentionShape, n_tokens: int, position: int, n_splits: int
+) -> None:
+    inputs = attention_inputs(shape, n_tokens, position)
+    assert_attention(inputs, run_attention(device, inputs, [n_tokens], n_splits))
 
 
 @pytest.mark.parametrize("dtype", Dtype)
@@ -92,21 +110,15 @@ def test_rotation_at_a_far_position(device: Device) -> None:
     assert_close(outputs.q, wanted.reshape(1, -1))
 
 
-def test_attention_to_one_dominant_key_does_not_overflow(device: Device) -> None:
-    shape = AttentionShape(1, 1, 4, 2, output_gate=False)
-    inputs = attention_inputs(shape, 1, 200)
+@pytest.mark.parametrize("n_splits", [0, 2])
+def test_attention_to_one_dominant_key_does_not_overflow(device: Device, n_splits: int) -> None:
+    inputs = attention_inputs(AttentionShape(1, 1, 4, 2, output_gate=False), 1, 200)
     inputs.k_cache[:] *= 1e4
-    outputs = run_attention(device, inputs, [1])
-    wanted = reference.attention(
-        outputs.q.reshape(1, 1, 4).astype(np.float64),
-        Cache(outputs.k_cache.astype(np.float64), outputs.v_cache.astype(np.float64)),
-        200,
-        None,
-    )
-    assert_close(outputs.out, wanted.reshape(1, 4))
+    assert_attention(inputs, run_attention(device, inputs, [1], n_splits))
 
 
-def test_positions_beyond_the_cache_fail_the_command_buffer(device: Device) -> None:
+@pytest.mark.parametrize("n_splits", [0, 2])
+def test_positions_beyond_the_cache_fail_the_command_buffer(device: Device, n_splits: int) -> None:
     inputs = attention_inputs(SHAPES["odd"], 4, 0)
     with pytest.raises(DeviceError, match=r"4 tokens at position 5 .* 7 positions"):
-        run_attention(device, AttentionInputs(**{**vars(inputs), "position": 5}), [4])
+        run_attention(device, AttentionInputs(**{**vars(inputs), "position": 5}), [4], n_splits)

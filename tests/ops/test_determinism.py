@@ -85,8 +85,10 @@ def _norms(device: Device, chunks: Sequence[int]) -> Sequence[Single]:
 def _attention(device: Device, chunks: Sequence[int]) -> Sequence[Single]:
     outputs: list[Single] = []
     for shape in (ATTENTION_SHAPES["odd"], ATTENTION_SHAPES["many heads per key head"]):
-        got = run_attention(device, attention_inputs(shape, N_TOKENS, 250), chunks)
+        inputs = attention_inputs(shape, N_TOKENS, 250)
+        got = run_attention(device, inputs, chunks)
         outputs += [got.q, got.k_cache, got.v_cache, got.out]
+        outputs.append(run_attention(device, inputs, chunks, n_splits=2).out)
     return outputs
 
 

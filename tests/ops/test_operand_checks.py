@@ -180,6 +180,18 @@ REFUSED: list[tuple[str, Callable[[CommandBuffer], None]]] = [
         ),
     ),
     (
+        "width of partials needs a multiple of those of a split, got 41 for 40",
+        lambda e: attention.attention_decode(e, HEADS, rows(32), cache(), rows(41)),
+    ),
+    (
+        "key cache needs 640 bytes, got 320",
+        lambda e: attention.attention_decode(e, HEADS, rows(32), cache(320), rows(40)),
+    ),
+    (
+        "q projection needs rows of width 64, got 32",
+        lambda e: attention.attention_merge(e, HEADS, rows(40), rows(32), rows(32)),
+    ),
+    (
         "qkvz needs rows of width 96, got 64",
         lambda e: gated_delta_net.split(e, DELTA_NET, rows(64), rows(8), projected()),
     ),

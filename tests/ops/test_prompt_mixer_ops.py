@@ -6,17 +6,16 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from device_arrays import Prompt, Single
-from runs import AttentionOutputs, RecurrenceInputs, run_attention, run_recurrence
+from device_arrays import Prompt
+from runs import RecurrenceInputs, run_attention, run_recurrence
 from test_attention_ops import SHAPES as ATTENTION_SHAPES
-from test_attention_ops import attention_inputs
+from test_attention_ops import assert_attention, attention_inputs
 from test_gated_delta_net_ops import SHAPES as DELTA_NET_SHAPES
 from test_gated_delta_net_ops import recurrence_inputs
 
 import reference
 from moeflux._core import Device
 from moeflux.ops.operands import AttentionShape, DeltaNetShape
-from reference import Cache
 from tolerance import assert_close
 
 # Heads as wide as each kernel takes, not all of whole vectors.
@@ -41,14 +40,10 @@ def by_shape(*tables: dict[str, AttentionShape] | dict[str, DeltaNetShape]) -> p
 by_kind = pytest.mark.parametrize("kind", [int, Prompt])
 
 
-def assert_attention(
-    shape: AttentionShape, outputs: AttentionOutputs, position: int, gate_rows: Single
-) -> None:
-    queries = outputs.q.reshape(len(outputs.q), shape.n_heads, -1).astype(np.float64)
-    cache = Cache(outputs.k_cache.astype(np.float64), outputs.v_cache.astype(np.float64))
-    output_gate = gate_rows[..., shape.head_dim :] if shape.output_gate else None
-    wanted = reference.attention(queries, cache, position, output_gate)
-    assert_close(outputs.out, wanted.reshape(len(outputs.q), -1))
+@by_shape(MORE_ATTENTION_SHAPES)
+def test_attention_in_splits(device: Device, shape: AttentionShape) -> None:
+    inputs = attention_inputs(shape, 2, 255)
+    assert_attention(inputs, run_attention(device, inputs, [2], 2))
 
 
 @by_kind
@@ -59,7 +54,7 @@ def test_attention(
 ) -> None:
     inputs = attention_inputs(shape, n_tokens, position)
     outputs = run_attention(device, inputs, [kind(n_tokens)])
-    assert_attention(shape, outputs, position, inputs.q_proj)
+    assert_attention(inputs, outputs)
 
 
 def test_attention_of_a_prompt_to_one_dominant_key_does_not_overflow(device: Device) -> None:
@@ -67,7 +62,7 @@ def test_attention_of_a_prompt_to_one_dominant_key_does_not_overflow(device: Dev
     inputs = attention_inputs(shape, 2, 200)
     inputs.k_cache[:] *= 1e4
     outputs = run_attention(device, inputs, [Prompt(2)])
-    assert_attention(shape, outputs, 200, inputs.q_proj)
+    assert_attention(inputs, outputs)
 
 
 @by_shape(ATTENTION_SHAPES)

@@ -12,6 +12,9 @@ from moeflux.ops import attention as ops
 from moeflux.ops.matmul import matmul
 from moeflux.ops.operands import Activations, AttentionShape, KeyValueCache, Matrix, Vector
 
+KEY_SPLITS = 32
+"""Of the keys of a decode step, at most: enough for the cores of a large GPU."""
+
 
 def rope_frequencies(device: Device, rope_dim: int, theta: float) -> Vector:
     """theta^(-2i / rope_dim) for i < rope_dim / 2, in float32 (Su et al., RoFormer)."""
@@ -58,5 +61,10 @@ class FullAttention:
         matmul(encoder, self.v_proj, x, v_proj)
         projections = ops.Projections(q_proj, k_proj, v_proj)
         ops.prepare(encoder, self.shape, projections, self.norms, cache, q)
-        ops.attention(encoder, self.shape, q, q_proj, cache, out)
+        if work.capacity == 1:
+            partials = work.rows("attention partials", KEY_SPLITS * self.shape.partial_width)
+            ops.attention_decode(encoder, self.shape, q, cache, partials)
+            ops.attention_merge(encoder, self.shape, partials, q_proj, out)
+        else:
+            ops.attention(encoder, self.shape, q, q_proj, cache, out)
         matmul(encoder, self.o_proj, out, h, accumulate=True)

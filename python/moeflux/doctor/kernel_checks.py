@@ -6,22 +6,24 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 
 from moeflux._core import Device
-from moeflux.doctor import matrix_cases, mixer_cases, row_cases
+from moeflux.doctor import attention_cases, delta_net_cases, matrix_cases, row_cases
 from moeflux.doctor.cases import TOLERANCE, Case
 from moeflux.doctor.failures import EXPECTED, told
 from moeflux.doctor.findings import Finding, Status
 
 CASES: Mapping[str, Callable[[], Iterator[Case]]] = {
-    "attention": mixer_cases.attention_cases,
-    "attention_prepare": mixer_cases.attention_prepare_cases,
+    "attention": attention_cases.attention_cases,
+    "attention_decode": attention_cases.attention_decode_cases,
+    "attention_merge": attention_cases.attention_merge_cases,
+    "attention_prepare": attention_cases.attention_prepare_cases,
     "embedding": matrix_cases.embedding_cases,
     "expert_down": matrix_cases.expert_down_cases,
     "expert_gate_up": matrix_cases.expert_gate_up_cases,
     "gate_up": matrix_cases.gate_up_cases,
-    "gated_delta_net": mixer_cases.gated_delta_net_cases,
-    "gated_delta_net_conv": mixer_cases.gated_delta_net_conv_cases,
-    "gated_delta_net_decay": mixer_cases.gated_delta_net_decay_cases,
-    "gated_delta_net_split": mixer_cases.gated_delta_net_split_cases,
+    "gated_delta_net": delta_net_cases.gated_delta_net_cases,
+    "gated_delta_net_conv": delta_net_cases.gated_delta_net_conv_cases,
+    "gated_delta_net_decay": delta_net_cases.gated_delta_net_decay_cases,
+    "gated_delta_net_split": delta_net_cases.gated_delta_net_split_cases,
     "gated_rms_norm": row_cases.gated_rms_norm_cases,
     "matmul": matrix_cases.matmul_cases,
     "moe_combine_norm": row_cases.moe_combine_norm_cases,

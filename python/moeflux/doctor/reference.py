@@ -65,6 +65,28 @@ def attention(q: Float, k: Float, v: Float, position: int) -> Float:
     return np.asarray(np.einsum("ths,shd->thd", softmax(scores), np.repeat(v, ratio, axis=1)))
 
 
+def attention_partials(q: Float, k: Float, v: Float, position: int, n_splits: int) -> Float:
+    """What attention_decode gives, [T, Hkv, n_splits, H / Hkv, 2 + Dh].
+
+    NaN where a split has no keys. A split has 128 keys or the fewest times 128 that suffice.
+    """
+    (n_tokens, n_heads, dim), n_kv_heads = q.shape, k.shape[1]
+    heads = q.reshape(n_tokens, n_kv_heads, n_heads // n_kv_heads, dim)
+    partials = np.full((n_tokens, n_kv_heads, n_splits, heads.shape[2], 2 + dim), np.nan)
+    for t in range(n_tokens):
+        n_keys = position + t + 1
+        size = 128 * -(-n_keys // (128 * n_splits))
+        for split, first in enumerate(range(0, n_keys, size)):
+            keys, values = (x[first : min(first + size, n_keys)] for x in (k, v))
+            scores = np.einsum("grd,sgd->grs", heads[t], keys) * dim**-0.5
+            largest = scores.max(axis=-1, keepdims=True)
+            weights = np.exp(scores - largest)
+            sums = weights.sum(axis=-1, keepdims=True)
+            weighted = np.einsum("grs,sgd->grd", weights, values)
+            partials[t, :, split] = np.concatenate([largest, sums, weighted], axis=-1)
+    return partials
+
+
 def convolve(x: Float, weight: Float, state: Float) -> tuple[Float, Float]:
     """Causal convolution of each channel with weight [channels, kernel_size], then SiLU."""
     rows = np.concatenate([state, x])

@@ -12,6 +12,8 @@ from moeflux.quant import Dtype
 
 _ATTENTION_PREPARE = struct.Struct("=IIIIIIf")
 _ATTENTION = struct.Struct("=IIIIIf")
+_ATTENTION_DECODE = struct.Struct("=IIIIIf")
+_ATTENTION_MERGE = struct.Struct("=IIIII")
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,63 @@ def attention(
     )
     buffers = [q.buffer, cache.k, cache.v, q_projection.buffer, out.buffer]
     encoder.dispatch(pipeline, buffers, params)
+
+
+def attention_decode(
+    encoder: Encoder,
+    shape: AttentionShape,
+    q: Activations,
+    cache: KeyValueCache,
+    partials: Activations,
+) -> None:
+    """The first half of attention where tokens are few: many threads share the keys of each.
+
+    partials [T, S * shape.partial_width] get what attention_merge needs of up to S splits of the
+    keys (Dao et al., Flash-Decoding). Raises ValueError if the shapes do not fit.
+    """
+    check_multiple("n_heads", shape.n_heads, "n_kv_heads", shape.n_kv_heads)
+    check_width("q", q, shape.n_heads * shape.head_dim)
+    _check_cache(shape, cache)
+    pipeline = encoder.device.pipeline("attention_decode")
+    params = _ATTENTION_DECODE.pack(
+        shape.n_heads,
+        shape.n_kv_heads,
+        shape.head_dim,
+        cache.context,
+        _n_splits(shape, partials),
+        shape.head_dim**-0.5,
+    )
+    encoder.dispatch(pipeline, [q.buffer, cache.k, cache.v, partials.buffer], params)
+
+
+def attention_merge(
+    encoder: Encoder,
+    shape: AttentionShape,
+    partials: Activations,
+    q_projection: Activations,
+    out: Activations,
+) -> None:
+    """The second half: out [T, H * Dh] as of attention, from the splits of attention_decode.
+
+    Raises ValueError if the shapes do not fit.
+    """
+    check_multiple("n_heads", shape.n_heads, "n_kv_heads", shape.n_kv_heads)
+    check_width("q projection", q_projection, shape.n_heads * shape.q_head_stride)
+    check_width("out", out, shape.n_heads * shape.head_dim)
+    pipeline = encoder.device.pipeline("attention_merge", output_gate=int(shape.output_gate))
+    params = _ATTENTION_MERGE.pack(
+        shape.n_heads,
+        shape.n_kv_heads,
+        shape.head_dim,
+        shape.q_head_stride,
+        _n_splits(shape, partials),
+    )
+    encoder.dispatch(pipeline, [partials.buffer, q_projection.buffer, out.buffer], params)
+
+
+def _n_splits(shape: AttentionShape, partials: Activations) -> int:
+    check_multiple("width of partials", partials.width, "those of a split", shape.partial_width)
+    return partials.width // shape.partial_width
 
 
 def _check_cache(shape: AttentionShape, cache: KeyValueCache) -> None:

@@ -133,6 +133,11 @@ class AttentionShape:
     def q_head_stride(self) -> int:
         return 2 * self.head_dim if self.output_gate else self.head_dim
 
+    @property
+    def partial_width(self) -> int:
+        """Floats of one split of a token's keys: per head its largest score, sum and values."""
+        return self.n_heads * (2 + self.head_dim)
+
 
 @dataclass(frozen=True)
 class DeltaNetShape:
