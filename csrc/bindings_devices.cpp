@@ -134,6 +134,7 @@ py::class_<Device, std::shared_ptr<Device>> bind_devices(py::module_& module) {
       .def("kernels", &Device::kernels, "Names of all kernels.")
       .def("warm_all", &Device::warm_all, release_gil(), "Compile what was asked for so far.")
       .def_property_readonly("n_compiled", &Device::n_compiled, "Compiled variants of kernels.")
+      .def_property_readonly("tokens_at_once", &Device::tokens_at_once, "Tokens of a prompt that keep it busy.")
       .def("memory", &Device::memory, "Bytes by name; empty where the device cannot tell.");
 
   const cuda::Options defaults;

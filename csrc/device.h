@@ -147,6 +147,8 @@ class Device {
   virtual void warm_all() {}
   // Compiled variants of kernels.
   virtual std::size_t n_compiled() const { return 0; }
+  // Tokens of a prompt that keep the device busy: more of them at once are hardly faster.
+  virtual std::uint32_t tokens_at_once() const { return 256; }
   // Bytes by name: what the device advises, what is allocated, what is resident. Empty where the device cannot tell.
   virtual std::map<std::string, std::uint64_t> memory() const { return {}; }
 

@@ -113,6 +113,7 @@ class CudaDevice final : public Device {
 
   void warm_all() override;
 
+  std::uint32_t tokens_at_once() const override { return 1024; }
   std::size_t n_compiled() const override { return library_->n_functions(); }
 
   std::map<std::string, std::uint64_t> memory() const override {

@@ -95,6 +95,7 @@ class MetalDevice final : public Device {
     for (const auto& [key, pipeline] : pipelines_) pipeline->warm();
   }
 
+  std::uint32_t tokens_at_once() const override { return 512; }
   std::size_t n_compiled() const override { return libraries_->n_pipeline_states(); }
 
   std::map<std::string, std::uint64_t> memory() const override {

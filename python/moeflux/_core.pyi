@@ -114,6 +114,9 @@ class Device:
     @property
     def n_compiled(self) -> int:
         """Compiled variants of kernels; 0 where nothing is compiled at run time."""
+    @property
+    def tokens_at_once(self) -> int:
+        """Tokens of a prompt that keep it busy: more of them at once are hardly faster."""
     def memory(self) -> dict[str, int]:
         """Bytes by name, empty where the device cannot tell.
 

@@ -75,8 +75,8 @@ class Settings:
     n_read_workers: int = 8
     context_size: int = 0
     """Positions a session can hold; 0 means the model's own limit, at most 32768."""
-    prefill_chunk: int = 256
-    """Tokens per prefill chunk; a multiple of 64."""
+    prefill_chunk: int = 0
+    """Tokens per prefill chunk, a multiple of 64; 0: 256, or more where that pays and fits."""
     prefetch: str = "auto"
     """Of experts: off, previous-token, next-router, combined; auto is next-router where it pays."""
     eviction: str = "lfru"
@@ -132,9 +132,10 @@ class Settings:
     """The same by kernel too, which costs time of its own."""
 
     def __post_init__(self) -> None:
-        if self.prefill_chunk < 64 or self.prefill_chunk % 64:
+        if self.prefill_chunk < 0 or self.prefill_chunk % 64:
             raise ValueError(
-                f"prefill_chunk must be a positive multiple of 64, got {self.prefill_chunk}"
+                f"prefill_chunk must be a multiple of 64, or 0 to let it be chosen, "
+                f"got {self.prefill_chunk}"
             )
         for name in ("n_threads", "context_size", "n_read_retries", *_COUNTS):
             if getattr(self, name) < 0:

@@ -22,6 +22,7 @@ from moeflux.cli.options import (
     given_settings,
 )
 from moeflux.cli.table import compact_table, print_table
+from moeflux.engine.placement import PromptChunk
 from moeflux.memory import format_size
 
 _Trace = Annotated[
@@ -61,6 +62,7 @@ def _rows(planned: moeflux.Plan) -> list[tuple[str, str]]:
         ("device", planned.device),
         ("context", f"{planned.context_size} tokens"),
         *needs.rows()[:-1],
+        ("prompts", _chunk(planned.placement.chunk)),
         ("expert slots", f"{slot_nbytes}: {slots}"),
         *_tiers(planned),
         ("needs at least", format_size(needs.floor_nbytes)),
@@ -74,6 +76,11 @@ def _rows(planned: moeflux.Plan) -> list[tuple[str, str]]:
         ("misses", _misses(planned)),
         ("expected speed", f"{expected.expected_tokens_per_second:.3g} tok/s"),
     ]
+
+
+def _chunk(chunk: PromptChunk) -> str:
+    more = f", {format_size(chunk.nbytes)} of further activations" if chunk.nbytes else ""
+    return f"{chunk.n_tokens} tokens at a time{more}"
 
 
 def _tiers(planned: moeflux.Plan) -> list[tuple[str, str]]:

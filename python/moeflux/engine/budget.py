@@ -16,6 +16,8 @@ from moeflux.models.loaded import LoadedModel, ModelConfig
 from moeflux.settings import Settings
 
 MAX_DEFAULT_CONTEXT = 32768
+LEAST_CHUNK = 256
+"""Tokens of a prefill chunk, unless the settings ask for another number or more pay."""
 
 Rows = list[tuple[str, str]]
 
@@ -50,7 +52,7 @@ class MemoryNeeds:
     state_nbytes: int
     """One session at the context asked for."""
     scratch_nbytes: int
-    """Activations of decode and of a prefill chunk."""
+    """Activations of decode and of the least prefill chunk."""
     slot_nbytes: int
     """Of one slot or record: an expert, rounded up to whole pages."""
     n_experts: int
@@ -211,7 +213,7 @@ def memory_needs(
     """
     layers = [layer for layer in loaded.experts if layer is not None]
     own = None if device is None else DeviceMemory.of(device)
-    scratch = [scratch_of(loaded, n_tokens) for n_tokens in (1, settings.prefill_chunk)]
+    scratch = [scratch_of(loaded, n_tokens) for n_tokens in (1, least_chunk(settings))]
     return MemoryNeeds(
         process_nbytes=resident_memory(),
         dense_nbytes=loaded.dense_nbytes,
@@ -225,6 +227,11 @@ def memory_needs(
         staging_nbytes=0 if own is None else own.staging_nbytes * settings.n_read_workers,
         device=own,
     )
+
+
+def least_chunk(settings: Settings) -> int:
+    """Tokens of a prefill chunk if no larger one is chosen."""
+    return settings.prefill_chunk or LEAST_CHUNK
 
 
 def default_context_size(config: ModelConfig, settings: Settings) -> int:

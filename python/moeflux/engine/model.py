@@ -25,9 +25,10 @@ from moeflux.engine.budget import (
     weight_nbytes_per_token,
 )
 from moeflux.engine.chosen import open_named_device, stream_settings
+from moeflux.engine.chunk_size import place_model
 from moeflux.engine.constraint import Constraint
 from moeflux.engine.generate import Generation, Watchers
-from moeflux.engine.placement import Placement, place_experts, vram_cap
+from moeflux.engine.placement import Caps, Placement, vram_cap
 from moeflux.engine.prefill import Prefill
 from moeflux.engine.prefixes.store import PrefixStore, open_prefix_store
 from moeflux.engine.request import Limits, Request, RequestOptions, SamplingOptions
@@ -69,10 +70,10 @@ class Model:
         self.settings = settings or Settings.from_environment()
         self._checkpoint = Checkpoint.open(folder)
         self._device = open_named_device(device, self.settings)
-        cap = vram_cap(self.settings, self._device)
+        caps = Caps(memory, vram_cap(self.settings, self._device))
         self._loaded = load_model(self._checkpoint, self._device)
         self._needs = memory_needs(self._loaded, self.settings, self._device)
-        self._placement = place_experts(self._needs, memory, cap)
+        self._placement = place_model(self._loaded, self._needs, self.settings, self._device, caps)
         self._runtime = self._start()
         self._runtime.memory_cap = self._placement.memory_cap
         self._runtime.vram_cap = self._placement.vram_cap
@@ -241,9 +242,8 @@ class Model:
         files = FileWatch(tensor_paths | expert_paths)
         chosen = stream_settings(self._needs, self._placement, settings)
         experts = ExpertStream(device, loaded.experts, top_k, chosen)
-        runtime = Runtime(
-            device, device.queue(), loaded.decoder, experts, files, settings.prefill_chunk
-        )
+        chunk = self._placement.chunk.n_tokens
+        runtime = Runtime(device, device.queue(), loaded.decoder, experts, files, chunk)
         runtime.lossy = settings.lossy
         runtime.fingerprint = Fingerprint(self._checkpoint, files)
         runtime.capture = StepCapture.from_settings(

@@ -15,10 +15,11 @@ from moeflux.engine.budget import (
     weight_nbytes_per_token,
 )
 from moeflux.engine.chosen import open_named_device, stream_settings
+from moeflux.engine.chunk_size import place_model
 from moeflux.engine.decode_speed import Speeds, measure_speeds
 from moeflux.engine.dry_run import DryDevice
 from moeflux.engine.inspection import ModelInfo, inspect_checkpoint
-from moeflux.engine.placement import Placement, place_experts, vram_cap
+from moeflux.engine.placement import Caps, Placement, vram_cap
 from moeflux.engine.read_speed import ReadSpeed
 from moeflux.experts.replay import ReplaySettings, replay
 from moeflux.experts.trace import TraceError
@@ -205,9 +206,9 @@ def plan_checkpoint(
     checkpoint = Checkpoint.open(folder)
     loaded = load_model(checkpoint, DryDevice().as_device())
     device = open_named_device(device_name, settings)
-    cap = vram_cap(settings, device)
     needs = memory_needs(loaded, settings, device)
-    placement = place_experts(needs, memory, cap)
+    caps = Caps(memory, vram_cap(settings, device))
+    placement = place_model(loaded, needs, settings, device, caps)
     n_slots = placement.n_slots
     layers = [layer for layer in loaded.experts if layer is not None]
     hit_rate, source = _hit_rate(layers, needs, n_slots, settings, trace)
