@@ -7,6 +7,7 @@ import random
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -47,20 +48,51 @@ def make() -> Iterator[Make]:
     """Streams that are closed at the end."""
     made: list[ExpertStream] = []
 
-    def make(folder: Path, n_slots: int, n_records: int, **reads: object) -> ExpertStream:
+    def make(
+        folder: Path,
+        n_slots: int,
+        n_records: int,
+        device: _core.Device | None = None,
+        **reads: object,
+    ) -> ExpertStream:
         settings = StreamSettings(
             n_slots,
             n_records,
             prefetch="off",
             reads=ReadSettings(mode=ReadMode.PAGE_CACHE, **reads),  # type: ignore[arg-type]
         )
-        made.append(ExpertStream(_core.open_device("cpu"), experts_of(folder), TOP_K, settings))
+        device = device or _core.open_device("cpu")
+        made.append(ExpertStream(device, experts_of(folder), TOP_K, settings))
         return made[-1]
 
     yield make
     for stream in made:
         stream.release_all()
         stream.close()
+
+
+class WatchedReads:
+    """A device whose read pool notes how many ranges each submission has, by whether it copies."""
+
+    def __init__(self) -> None:
+        self.n_ranges: list[tuple[bool, int]] = []
+        self._device = _core.open_device("cpu")
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._device, name)
+
+    def read_pool(self, n_workers: int) -> object:
+        pool, n_ranges = self._device.read_pool(n_workers), self.n_ranges
+
+        class Pool:
+            def __getattr__(self, name: str) -> object:
+                return getattr(pool, name)
+
+            def submit_ranges(self, ranges: list[object], *rest: Any) -> object:
+                n_ranges.append((bool(rest[-1]), len(ranges)))
+                return pool.submit_ranges(ranges, *rest)  # type: ignore[arg-type]
+
+        return Pool()
 
 
 def experts_of(folder: Path) -> list[LayerExperts]:
@@ -98,6 +130,18 @@ def corrupt(path: Path) -> None:
         first = file.read(64)
         file.seek(0)
         file.write(bytes(byte ^ 1 for byte in first))
+
+
+def test_a_record_is_copied_at_once_however_many_ranges_its_read_had(
+    make: Make, folders: dict[str, Path]
+) -> None:
+    watched, layer = WatchedReads(), experts_of(folders["untouched"])[0]
+    device = cast(_core.Device, watched)
+    stream = make(folders["untouched"], 2, 8, device=device, verify=Verify.OFF)
+    watched.n_ranges.clear()
+    for expert in (0, 1, 2, 0):
+        assert fetched(stream, 0, [expert]) == [in_files(layer, expert)]
+    assert watched.n_ranges == [(False, 9), (False, 9), (False, 9), (True, 1)]
 
 
 @pytest.mark.parametrize("kind", ["untouched", "packed"])

@@ -100,6 +100,13 @@ def _pieces(nbytes: int, n_pieces: int) -> Iterator[tuple[int, int]]:
         yield done, min(step, nbytes - done)
 
 
+def _spanning(ranges: Sequence[Range]) -> Range:
+    """All of a record at once, for a copy that reads no file: small ones cost as much as large."""
+    file, offset, *_ = ranges[0]
+    end = max(record_offset + nbytes for _, _, nbytes, record_offset in ranges)
+    return file, offset, end, 0
+
+
 class ExpertReads:
     """The files that hold the experts and the workers that read them."""
 
@@ -135,11 +142,16 @@ class ExpertReads:
         if self._records is not None:
             claim = self._records.claim(expert.layer, expert.expert, demand)
         try:
+            checksum = self._checksum(expert)
+            ranges = self._files.ranges(expert.layer, expert.expert)
+            # A checksum is of the ranges one after the other, without what lies between them.
+            if claim is not None and claim.filled and checksum is None:
+                ranges = [_spanning(ranges)]
             ticket = self._pool.submit_ranges(
-                self._files.ranges(expert.layer, expert.expert),
+                ranges,
                 self._slots[expert.slot],
                 urgent,
-                self._checksum(expert),
+                checksum,
                 None if claim is None else claim.record,
                 claim is not None and claim.filled,
             )
