@@ -10,7 +10,8 @@
 
 namespace moeflux {
 
-// A thread that takes no signals, so that the interpreter's own threads do. Throws DeviceError.
+// A thread that takes no signals, so that the interpreter's own threads do, and whose sleeps may be short. Throws
+// DeviceError.
 std::thread start_thread(std::function<void()> body);
 
 // Threads do not survive fork: their owners remember the process that started them.

@@ -1,6 +1,5 @@
 #include "cuda/objects.h"
 
-#include <chrono>
 #include <thread>
 
 #include "cuda/transfer.h"
@@ -14,6 +13,8 @@ using Clock = std::chrono::steady_clock;
 // Layers of a token end within this; what takes longer is asked for less often.
 constexpr std::chrono::milliseconds kSpinTime{2};
 constexpr std::chrono::microseconds kPause{50};
+// Of the time that a whole expert takes, a part.
+constexpr std::chrono::microseconds kCopyPause{10};
 
 }  // namespace
 
@@ -43,7 +44,7 @@ DeviceObjects::~DeviceObjects() {
 }
 
 template <typename Query>
-Result DeviceObjects::poll(const Query& query) {
+Result DeviceObjects::poll(const Query& query, std::chrono::microseconds spin_time, std::chrono::microseconds pause) {
   const Clock::time_point start = Clock::now();
   for (;;) {
     if (lost()) return lost_;
@@ -52,20 +53,24 @@ Result DeviceObjects::poll(const Query& query) {
     const Clock::duration waited = Clock::now() - start;
     if (std::chrono::duration<double>(waited).count() > longest_wait_seconds_) {
       lost_ = kLaunchTimeout;
-    } else if (waited < kSpinTime) {
+    } else if (waited < spin_time) {
       std::this_thread::yield();
     } else {
-      std::this_thread::sleep_for(kPause);
+      std::this_thread::sleep_for(pause);
     }
   }
 }
 
 Result DeviceObjects::wait(EventHandle event) {
-  return poll([&] { return call().event_query(event); });
+  return poll([&] { return call().event_query(event); }, kSpinTime, kPause);
+}
+
+Result DeviceObjects::wait_for_copy(EventHandle event) {
+  return poll([&] { return call().event_query(event); }, {}, kCopyPause);
 }
 
 void DeviceObjects::drain(StreamHandle stream) {
-  const Result result = poll([&] { return call().stream_query(stream); });
+  const Result result = poll([&] { return call().stream_query(stream); }, kSpinTime, kPause);
   Result not_lost = kSuccess;
   if (result != kSuccess) lost_.compare_exchange_strong(not_lost, result);
 }

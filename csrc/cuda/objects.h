@@ -1,6 +1,7 @@
 // What everything that a CUDA device makes has in common: driver, context, streams, and waiting with an end.
 #pragma once
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -37,6 +38,8 @@ class DeviceObjects {
   // after the longest wait. From then on the device counts as lost, and nothing waits for it any more: all waits give
   // what it was lost by.
   Result wait(EventHandle event);
+  // The same for copies, of which many threads wait: asks rarely, since each question holds up other calls.
+  Result wait_for_copy(EventHandle event);
   // Blocks until nothing is under way on a stream whose events cannot tell it. A device that cannot tell either counts
   // as lost, since what it writes to or reads from could not be used again.
   void drain(StreamHandle stream);
@@ -56,9 +59,9 @@ class DeviceObjects {
   void put_lane(std::unique_ptr<StagingLane> lane);
 
  private:
-  // Asks until the answer is not kNotReady, at most for the longest wait.
+  // Asks until the answer is not kNotReady, at most for the longest wait; with pauses once `spin_time` is over.
   template <typename Query>
-  Result poll(const Query& query);
+  Result poll(const Query& query, std::chrono::microseconds spin_time, std::chrono::microseconds pause);
 
   OwnerProcess owner_;
   std::shared_ptr<const Driver> driver_;

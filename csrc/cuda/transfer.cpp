@@ -46,7 +46,7 @@ Result StagingLane::mark(Block& block) {
 Result StagingLane::wait(Block& block) {
   if (!block.is_under_way) return kSuccess;
   block.is_under_way = false;
-  const Result result = objects_.wait(block.sent.get());
+  const Result result = objects_.wait_for_copy(block.sent.get());
   if (result != kSuccess) objects_.drain(stream_);
   return result;
 }

@@ -182,9 +182,9 @@ def block_offsets(place: ExpertMatrixPlace) -> tuple[int, ...]:
 
 def _meet(first: ExpertRange, second: ExpertRange) -> bool:
     return (
-        first.path == second.path
-        and first.offset + first.nbytes == second.offset
+        first.offset + first.nbytes == second.offset
         and first.record_offset + first.nbytes == second.record_offset
+        and first.path == second.path
     )
 
 

@@ -78,10 +78,18 @@ class ExpertFiles:
         self._n_parts = n_parts
         paths = sorted({path for layer in layers.values() for path in layer.paths})
         self._files: Mapping[Path, File] = {path: File(path, direct) for path in paths}
+        self._whole: Mapping[int, Range] = {
+            index: (self._files[paths[0]], 0, layer.record_nbytes, 0)
+            for index, layer in layers.items()
+        }
 
     @property
     def files(self) -> Iterable[File]:
         return self._files.values()
+
+    def whole(self, layer: int) -> Range:
+        """All of a record at once, for a copy that reads no file."""
+        return self._whole[layer]
 
     def ranges(self, layer: int, expert: int) -> list[Range]:
         """What to read of an expert, each range in n_parts pieces of whole pages."""
@@ -98,13 +106,6 @@ def _pieces(nbytes: int, n_pieces: int) -> Iterator[tuple[int, int]]:
     step = -(-pages // n_pieces) * PAGE
     for done in range(0, nbytes, step):
         yield done, min(step, nbytes - done)
-
-
-def _spanning(ranges: Sequence[Range]) -> Range:
-    """All of a record at once, for a copy that reads no file: small ones cost as much as large."""
-    file, offset, *_ = ranges[0]
-    end = max(record_offset + nbytes for _, _, nbytes, record_offset in ranges)
-    return file, offset, end, 0
 
 
 class ExpertReads:
@@ -143,10 +144,11 @@ class ExpertReads:
             claim = self._records.claim(expert.layer, expert.expert, demand)
         try:
             checksum = self._checksum(expert)
-            ranges = self._files.ranges(expert.layer, expert.expert)
             # A checksum is of the ranges one after the other, without what lies between them.
             if claim is not None and claim.filled and checksum is None:
-                ranges = [_spanning(ranges)]
+                ranges = [self._files.whole(expert.layer)]
+            else:
+                ranges = self._files.ranges(expert.layer, expert.expert)
             ticket = self._pool.submit_ranges(
                 ranges,
                 self._slots[expert.slot],
