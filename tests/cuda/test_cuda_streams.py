@@ -134,6 +134,6 @@ def test_what_a_stream_takes_is_what_the_device_tells_of_staging(
     assert stream.records is not None
     # The fake counts page-locked memory as its own, and rounds nothing up.
     used = own.total_nbytes - cuda.memory()["free"] - used_before
-    known = stream.slots.nbytes + stream.records.nbytes
+    known = stream.slots.nbytes + stream.records.memory.nbytes
     assert known < used <= known + 3 * own.staging_nbytes + (4 << 20)
     assert fake.live("stream") <= 2 + 3

@@ -220,7 +220,7 @@ def test_a_record_whose_bytes_have_changed_is_read_again(make: Make, folder: Pat
     fetched(stream, 0, [0, 1])
     fetched(stream, 0, [2, 3])
     assert stream.records is not None
-    (block,) = stream.records._blocks.values()
+    (block,) = stream.records.memory._blocks.values()
     np.frombuffer(memoryview(block), np.uint8)[:] ^= 1
     assert fetched(stream, 0, [0]) == [in_files(layer, 0)]
     assert (stream.counters.n_failed_reads, stream.counters.n_reads) == (1, 5)
@@ -233,7 +233,7 @@ def test_memory_that_cannot_be_had_is_an_error_and_nothing_is_held(
     with monkeypatch.context() as patched:
         patched.setattr("moeflux.experts.records.BLOCK_NBYTES", 0)
         assert stream.records is not None
-        patched.setattr(stream.records, "_record_nbytes", 1 << 55)
+        patched.setattr(stream.records.memory, "_record_nbytes", 1 << 55)
         with pytest.raises(DeviceError, match="no room for a buffer"):
             stream.fetch(0, [0, 1])
     stream.invalidate()

@@ -33,7 +33,7 @@ from moeflux.experts.counters import StreamCounters
 from moeflux.experts.eviction import make_policy
 from moeflux.experts.read_mode import ReadMode
 from moeflux.experts.reads import ExpertReads, ReadSettings
-from moeflux.experts.records import RecordPool
+from moeflux.experts.records import AllRecords, RecordMemory
 from moeflux.experts.residency import ExpertResidency
 from moeflux.experts.slots import SlotPool
 from moeflux.experts.stream import ExpertStream, Fetch, slot_nbytes
@@ -265,8 +265,7 @@ class _StandInExperts:
         """From now on reads are copies of records, which are filled here. Raises ReadError."""
         n_records = max(self.top_k, min(RECORDS_NBYTES // self.slot_nbytes, self.n_slots))
         self.to_read = self.shuffled()[:n_records]
-        policy = make_policy("lru", n_records, self.top_k, len(self.layers))
-        records = RecordPool(device, n_records, self.slot_nbytes, policy)
+        records = AllRecords(RecordMemory(device, n_records, self.slot_nbytes))
         mode = ReadMode.DIRECT if self.reads.mode.direct else ReadMode.PAGE_CACHE
         self.reads.close()
         layers, chosen = dict(enumerate(self.layers)), replace(settings, mode=mode)

@@ -14,7 +14,7 @@ from moeflux.checkpoint import LayerExperts
 from moeflux.errors import ChecksumError, ReadError, ReadTimeoutError
 from moeflux.experts.lease import Demand, ExpertSlot
 from moeflux.experts.read_mode import ExpertKey, ReadMode, ReadModeChoice, choose_read_mode
-from moeflux.experts.records import Claim, RecordPool
+from moeflux.experts.records import Claim, Records
 
 
 class Verify(Enum):
@@ -117,7 +117,7 @@ class ExpertReads:
         layers: Mapping[int, LayerExperts],
         slots: Sequence[Buffer],
         settings: ReadSettings,
-        records: RecordPool | None = None,
+        records: Records | None = None,
     ) -> None:
         """May read into any slot, to choose the read mode. Raises OSError, ReadTimeoutError.
 

@@ -21,7 +21,7 @@ from moeflux.experts.lease import Demand, ExpertSlot, Lease
 from moeflux.experts.pending_reads import PendingReads
 from moeflux.experts.predict import NextRouter, make_predictor
 from moeflux.experts.reads import ExpertReads, ReadSettings
-from moeflux.experts.records import RecordPool
+from moeflux.experts.records import Records, make_records
 from moeflux.experts.residency import ExpertResidency
 from moeflux.experts.slots import SlotPool
 from moeflux.experts.timeline import Timeline
@@ -111,7 +111,7 @@ class ExpertStream:
             self.slots.view(index * self.slot_nbytes, self.slot_nbytes)
             for index in range(self.n_slots)
         ]
-        self.records = self._record_pool(device)
+        self.records = self._make_records(device)
         self._reads = ExpertReads(
             device, dict(enumerate(layers)), views, settings.reads, records=self.records
         )
@@ -245,12 +245,12 @@ class ExpertStream:
         self.release_all()
         self.residency.pool.close()
 
-    def _record_pool(self, device: Device) -> RecordPool | None:
+    def _make_records(self, device: Device) -> Records | None:
         n_records = self.settings.n_records
         if n_records == 0:
             return None
         policy = make_policy(self.settings.eviction, n_records, 1, self._n_layers)
-        return RecordPool(device, n_records, self.slot_nbytes, policy)
+        return make_records(device, n_records, self.slot_nbytes, self.n_experts, policy)
 
     def _speculate(self, layer: int) -> None:
         if self._guesses is None or (self.governor is not None and not self.governor.enabled):
