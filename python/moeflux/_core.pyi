@@ -47,10 +47,7 @@ def open_device(
     """
 
 def measure_read_bandwidth(nbytes: int, n_threads: int = 0) -> float:
-    """Bytes per second at which n_threads together read nbytes of memory, the best of a few passes.
-
-    n_threads 0 means one per core.
-    """
+    """Best bytes per second of n_threads (0: one per core) that together read nbytes of memory."""
 
 @final
 class Step:
@@ -144,11 +141,7 @@ class Device:
 
 @final
 class Buffer:
-    """Device bytes.
-
-    With host=True it supports the buffer protocol (NumPy sees the bytes); without, host access is
-    refused.
-    """
+    """Device bytes. Only with host=True it supports the buffer protocol: NumPy sees the bytes."""
 
     @property
     def nbytes(self) -> int: ...
@@ -157,10 +150,7 @@ class Buffer:
     def view(self, offset: int, nbytes: int) -> Buffer:
         """A range of this buffer sharing its bytes. Raises ValueError beyond the end."""
     def populate(self) -> None:
-        """Start to put memory behind every page, in the background.
-
-        First writes would wait for it.
-        """
+        """Put memory behind every page in the background: first writes would wait for it."""
     def __buffer__(self, flags: int, /) -> memoryview: ...
 
 @final
