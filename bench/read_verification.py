@@ -52,7 +52,7 @@ class Pass:
             verified = interval and (i + 1) % interval == 0
             tickets.append(
                 self._pool.submit_ranges(
-                    [(self._file, record * self._nbytes, self._nbytes, 0)],
+                    _core.ReadRanges([(self._file, record * self._nbytes, self._nbytes, 0)]),
                     slots[i % len(slots)],
                     checksum=self._checksums[record] if verified else None,
                 )

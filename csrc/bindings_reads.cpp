@@ -18,20 +18,24 @@ ReadRange read_range(const Range& range) {
                    unsigned_of(buffer_offset, "buffer_offset")};
 }
 
-std::shared_ptr<ReadTicket> submit_ranges(ReadPool& pool, const std::vector<Range>& ranges, const Buffer& buffer,
-                                          bool urgent, std::optional<std::uint32_t> checksum,
-                                          const std::optional<Buffer>& record, bool filled) {
+std::shared_ptr<ReadRanges> read_ranges(const std::vector<Range>& ranges) {
   std::vector<ReadRange> native;
   native.reserve(ranges.size());
   for (const Range& range : ranges) native.push_back(read_range(range));
+  return std::make_shared<ReadRanges>(std::move(native));
+}
+
+std::shared_ptr<ReadTicket> submit_ranges(ReadPool& pool, std::shared_ptr<ReadRanges> ranges, const Buffer& buffer,
+                                          bool urgent, std::optional<std::uint32_t> checksum,
+                                          const std::optional<Buffer>& record, bool filled) {
   std::optional<HostRecord> through;
   if (record) through = HostRecord{*record, filled};
-  return pool.submit(std::move(native), buffer, urgent, checksum, std::move(through));
+  return pool.submit(std::move(ranges), buffer, urgent, checksum, std::move(through));
 }
 
 std::shared_ptr<ReadTicket> submit(ReadPool& pool, const std::shared_ptr<File>& file, std::int64_t offset,
                                    std::int64_t nbytes, const Buffer& buffer, bool urgent) {
-  return submit_ranges(pool, {Range{file, offset, nbytes, 0}}, buffer, urgent, {}, {}, false);
+  return submit_ranges(pool, read_ranges({Range{file, offset, nbytes, 0}}), buffer, urgent, {}, {}, false);
 }
 
 }  // namespace
@@ -45,6 +49,12 @@ void bind_reads(py::module_& module) {
            py::arg("path"), py::arg("direct") = false, release_gil())
       .def_property_readonly("path", [](const File& file) { return text_of(file.path()); })
       .def_property_readonly("nbytes", &File::nbytes);
+
+  py::class_<ReadRanges, std::shared_ptr<ReadRanges>>(module, "ReadRanges", "What is read together.", py::is_final(),
+                                                      py::release_gil_before_calling_cpp_dtor())
+      .def(py::init(&read_ranges), py::arg("ranges"), "Ranges (file, file offset, nbytes, buffer offset), in order.")
+      .def("__len__", &ReadRanges::size)
+      .def_property_readonly("nbytes", &ReadRanges::nbytes);
 
   py::class_<ReadTicket, std::shared_ptr<ReadTicket>>(module, "ReadTicket", "A read that was submitted.",
                                                       py::is_final(), py::release_gil_before_calling_cpp_dtor())
@@ -62,12 +72,11 @@ void bind_reads(py::module_& module) {
       .def_property_readonly("n_workers", &ReadPool::n_workers)
       .def("submit", &submit, py::arg("file"), py::arg("offset"), py::arg("nbytes"), py::arg("buffer"),
            py::arg("urgent") = true, release_gil(), "Read nbytes at offset into the start of buffer.")
-      .def(
-          "submit_ranges", &submit_ranges, py::arg("ranges"), py::arg("buffer"), py::arg("urgent") = true,
-          py::arg("checksum") = py::none(), py::arg("record") = py::none(), py::arg("filled") = false, release_gil(),
-          "One ticket for several ranges (file, file offset, nbytes, buffer offset). checksum: CRC32C of their bytes, "
-          "one after the other; other bytes make the ticket fail. record: memory of the host, laid out as buffer, that "
-          "the bytes go through; from one that is filled with them they are copied, and nothing is read.")
+      .def("submit_ranges", &submit_ranges, py::arg("ranges"), py::arg("buffer"), py::arg("urgent") = true,
+           py::arg("checksum") = py::none(), py::arg("record") = py::none(), py::arg("filled") = false, release_gil(),
+           "One ticket for several ranges. checksum: CRC32C of their bytes, one after the other; other bytes make the "
+           "ticket fail. record: memory of the host, laid out as buffer, that "
+           "the bytes go through; from one that is filled with them they are copied, and nothing is read.")
       .def("drain", &ReadPool::drain, release_gil(), "Block until no read is queued or running.")
       .def("close", &ReadPool::close, release_gil(), "Cancel queued reads, wait for running ones, stop the workers.");
 }

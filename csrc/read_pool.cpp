@@ -58,22 +58,30 @@ class ReadWorkers {
   std::vector<std::thread> threads_;
 };
 
-ReadTicket::ReadTicket(std::shared_ptr<ReadSchedule> schedule, std::vector<ReadRange> ranges, Buffer destination,
-                       bool urgent, std::optional<std::uint32_t> checksum, std::optional<HostRecord> record)
+ReadRanges::ReadRanges(std::vector<ReadRange> ranges) : ranges_(std::move(ranges)) {
+  if (ranges_.empty()) throw std::invalid_argument("a read needs at least one range");
+  for (const ReadRange& range : ranges_) {
+    if (range.nbytes == 0)
+      throw std::invalid_argument("a read of " + range.file->path() + " needs at least 1 byte, got 0");
+    nbytes_ += range.nbytes;
+  }
+}
+
+ReadTicket::ReadTicket(std::shared_ptr<ReadSchedule> schedule, std::shared_ptr<const ReadRanges> ranges,
+                       Buffer destination, bool urgent, std::optional<std::uint32_t> checksum,
+                       std::optional<HostRecord> record)
     : schedule_(std::move(schedule)),
       ranges_(std::move(ranges)),
       destination_(std::move(destination)),
       checksum_(checksum),
       record_(std::move(record)),
-      progress_(ranges_.size(), Progress::queued),
-      n_unfinished_(ranges_.size()),
-      urgent_(urgent) {
-  for (const ReadRange& range : ranges_) nbytes_ += range.nbytes;
-}
+      progress_(ranges_->size(), Progress::queued),
+      n_unfinished_(ranges_->size()),
+      urgent_(urgent) {}
 
 std::uint32_t ReadTicket::delivered_checksum() const {
   std::uint32_t checksum = 0;
-  for (const ReadRange& range : ranges_) checksum = checksum_of(bytes_of(range), checksum);
+  for (const ReadRange& range : *ranges_) checksum = checksum_of(bytes_of(range), checksum);
   return checksum;
 }
 
@@ -91,12 +99,10 @@ ReadPool::ReadPool(unsigned n_workers) : n_workers_(n_workers), schedule_(make_p
 
 ReadPool::~ReadPool() = default;
 
-std::shared_ptr<ReadTicket> ReadPool::submit(std::vector<ReadRange> ranges, const Buffer& destination, bool urgent,
-                                             std::optional<std::uint32_t> checksum, std::optional<HostRecord> record) {
-  if (ranges.empty()) throw std::invalid_argument("a read needs at least one range");
-  for (const ReadRange& range : ranges) {
-    if (range.nbytes == 0)
-      throw std::invalid_argument("a read of " + range.file->path() + " needs at least 1 byte, got 0");
+std::shared_ptr<ReadTicket> ReadPool::submit(std::shared_ptr<const ReadRanges> ranges, const Buffer& destination,
+                                             bool urgent, std::optional<std::uint32_t> checksum,
+                                             std::optional<HostRecord> record) {
+  for (const ReadRange& range : *ranges) {
     destination.view(range.buffer_offset, range.nbytes);
     if (record) record->bytes.view(range.buffer_offset, range.nbytes);
   }

@@ -21,6 +21,24 @@ struct ReadRange {
   std::uint64_t buffer_offset;
 };
 
+// What is read together, one range after the other: made once, read any number of times.
+class ReadRanges {
+ public:
+  // Throws std::invalid_argument for no ranges, or for one of no bytes.
+  ReadRanges(std::vector<ReadRange> ranges);
+  ReadRanges(std::initializer_list<ReadRange> ranges) : ReadRanges(std::vector(ranges)) {}
+
+  std::size_t size() const { return ranges_.size(); }
+  const ReadRange& operator[](std::size_t index) const { return ranges_[index]; }
+  auto begin() const { return ranges_.begin(); }
+  auto end() const { return ranges_.end(); }
+  std::uint64_t nbytes() const { return nbytes_; }
+
+ private:
+  std::vector<ReadRange> ranges_;
+  std::uint64_t nbytes_ = 0;
+};
+
 // Memory of the host, laid out as the destination of a read, that its bytes go through and stay in. Filled: it has them
 // already, so that they are copied from there and nothing is read.
 struct HostRecord {
@@ -34,14 +52,14 @@ class ReadWorkers;
 // One request of one or more ranges. Keeps files, destination and record until it is gone. Safe to use from any thread.
 class ReadTicket {
  public:
-  ReadTicket(std::shared_ptr<ReadSchedule> schedule, std::vector<ReadRange> ranges, Buffer destination, bool urgent,
-             std::optional<std::uint32_t> checksum, std::optional<HostRecord> record);
+  ReadTicket(std::shared_ptr<ReadSchedule> schedule, std::shared_ptr<const ReadRanges> ranges, Buffer destination,
+             bool urgent, std::optional<std::uint32_t> checksum, std::optional<HostRecord> record);
 
   // No worker will touch the destination or the record any more.
   bool done() const;
   // Cancelled before every byte arrived.
   bool cancelled() const;
-  std::uint64_t nbytes() const { return nbytes_; }
+  std::uint64_t nbytes() const { return ranges_->nbytes(); }
   // From submit to done. Throws DeviceError before it is done.
   double seconds() const;
   // Blocks until done. Throws ReadError, ChecksumError, ReadCancelled, DeviceError if bytes did not get to the device,
@@ -66,11 +84,10 @@ class ReadTicket {
   std::uint32_t delivered_checksum() const;
 
   std::shared_ptr<ReadSchedule> schedule_;
-  const std::vector<ReadRange> ranges_;
+  const std::shared_ptr<const ReadRanges> ranges_;
   const Buffer destination_;
   const std::optional<std::uint32_t> checksum_;
   const std::optional<HostRecord> record_;
-  std::uint64_t nbytes_ = 0;
   const std::chrono::steady_clock::time_point submitted_at_ = std::chrono::steady_clock::now();
 
   // Guarded by the schedule's mutex.
@@ -96,8 +113,14 @@ class ReadPool {
   unsigned n_workers() const { return n_workers_; }
   // Each range is a queue entry of its own, so that workers share them. Urgent ones come first, otherwise in order.
   // `checksum`: CRC32C of the bytes of all ranges, one after the other; other bytes make the ticket fail.
-  std::shared_ptr<ReadTicket> submit(std::vector<ReadRange> ranges, const Buffer& destination, bool urgent,
+  std::shared_ptr<ReadTicket> submit(std::shared_ptr<const ReadRanges> ranges, const Buffer& destination, bool urgent,
                                      std::optional<std::uint32_t> checksum = {}, std::optional<HostRecord> record = {});
+  std::shared_ptr<ReadTicket> submit(ReadRanges ranges, const Buffer& destination, bool urgent,
+                                     std::optional<std::uint32_t> checksum = {},
+                                     std::optional<HostRecord> record = {}) {
+    return submit(std::make_shared<const ReadRanges>(std::move(ranges)), destination, urgent, checksum,
+                  std::move(record));
+  }
   // Blocks until no read is queued or running.
   void drain() const;
   // Cancels queued reads, waits for running ones, stops the workers. Idempotent.

@@ -17,26 +17,26 @@ void ReadSchedule::submit(const std::shared_ptr<ReadTicket>& ticket) {
   {
     const std::lock_guard lock(mutex_);
     if (closed_) throw DeviceError("the read pool is closed");
-    for (std::size_t i = 0; i < ticket->ranges_.size(); ++i) {
+    for (std::size_t i = 0; i < ticket->ranges_->size(); ++i) {
       (ticket->urgent_ ? urgent_ : normal_).push_back(Entry{ticket, i});
     }
   }
-  if (ticket->ranges_.size() == 1) {
-    entry_queued_.notify_one();
-  } else {
-    entry_queued_.notify_all();
-  }
+  entry_queued_.notify_one();
 }
 
 std::optional<ReadSchedule::Entry> ReadSchedule::take() {
   std::unique_lock lock(mutex_);
-  entry_queued_.wait(lock, [this] { return closed_ || !urgent_.empty() || !normal_.empty(); });
+  entry_queued_.wait(lock, [this] { return closed_ || any_queued(); });
   if (closed_) return std::nullopt;
   std::deque<Entry>& queue = urgent_.empty() ? normal_ : urgent_;
   Entry entry = std::move(queue.front());
   queue.pop_front();
   entry.ticket->progress_[entry.range] = Progress::running;
   ++n_running_;
+  const bool more = any_queued();
+  lock.unlock();
+  // Workers wake each other, so that whoever submits waits for one of them to be woken at most.
+  if (more) entry_queued_.notify_one();
   return entry;
 }
 
@@ -83,7 +83,7 @@ bool ReadSchedule::is_to_be_verified(const Entry& entry, ReadOutcome outcome) {
   if (!ticket.checksum_ || outcome.got < entry.get().nbytes) return false;
   // Counted here and not when entries are finished, so that of workers that end together exactly one is the last.
   const std::lock_guard lock(mutex_);
-  return ++ticket.n_delivered_ == ticket.ranges_.size();
+  return ++ticket.n_delivered_ == ticket.ranges_->size();
 }
 
 std::size_t ReadSchedule::drop_queued(ReadTicket& ticket, std::vector<Entry>& dropped) {
@@ -142,7 +142,7 @@ double ReadSchedule::seconds(const ReadTicket& ticket) {
   check_process();
   const std::lock_guard lock(mutex_);
   if (ticket.n_unfinished_ > 0)
-    throw DeviceError("seconds of a read of " + ticket.ranges_.front().file->path() + ", which is not done");
+    throw DeviceError("seconds of a read of " + (*ticket.ranges_)[0].file->path() + ", which is not done");
   return std::chrono::duration<double>(ticket.done_at_ - ticket.submitted_at_).count();
 }
 
@@ -156,7 +156,7 @@ void ReadSchedule::wait(const ReadTicket& ticket, std::optional<double> timeout_
     const auto missing = std::ranges::find_if(ticket.progress_, [](Progress progress) {
       return progress == Progress::queued || progress == Progress::running;
     });
-    const ReadRange& range = ticket.ranges_[static_cast<std::size_t>(missing - ticket.progress_.begin())];
+    const ReadRange& range = (*ticket.ranges_)[static_cast<std::size_t>(missing - ticket.progress_.begin())];
     throw ReadTimeoutError(range.file->path(), range.offset, range.nbytes, *timeout_seconds);
   }
   throw_outcome(ticket);
@@ -166,16 +166,16 @@ void ReadSchedule::throw_outcome(const ReadTicket& ticket) const {
   if (ticket.device_failure_) std::rethrow_exception(ticket.device_failure_);
   if (ticket.failure_) {
     const auto& [index, outcome] = *ticket.failure_;
-    const ReadRange& range = ticket.ranges_[index];
+    const ReadRange& range = (*ticket.ranges_)[index];
     throw ReadError(range.file->path(), range.offset, range.nbytes, outcome.got, outcome.error_number);
   }
   if (ticket.wrong_checksum_) {
-    const ReadRange& first = ticket.ranges_.front();
-    throw ChecksumError(first.file->path(), first.offset, ticket.nbytes_, *ticket.checksum_, *ticket.wrong_checksum_);
+    const ReadRange& first = (*ticket.ranges_)[0];
+    throw ChecksumError(first.file->path(), first.offset, ticket.nbytes(), *ticket.checksum_, *ticket.wrong_checksum_);
   }
   if (!ticket.cancelled_) return;
   const auto missing = std::ranges::find(ticket.progress_, Progress::dropped);
-  const ReadRange& range = ticket.ranges_[static_cast<std::size_t>(missing - ticket.progress_.begin())];
+  const ReadRange& range = (*ticket.ranges_)[static_cast<std::size_t>(missing - ticket.progress_.begin())];
   throw ReadCancelled("the read of " + std::to_string(range.nbytes) + " bytes at offset " +
                       std::to_string(range.offset) + " of " + range.file->path() + " was cancelled");
 }

@@ -18,7 +18,7 @@ class ReadSchedule {
     std::shared_ptr<ReadTicket> ticket;
     std::size_t range;
 
-    const ReadRange& get() const { return ticket->ranges_[range]; }
+    const ReadRange& get() const { return (*ticket->ranges_)[range]; }
     Buffer destination() const { return ticket->bytes_of(get()); }
     // What it goes through, if anything.
     std::optional<HostRecord> record() const {
@@ -57,6 +57,7 @@ class ReadSchedule {
   bool is_to_be_verified(const Entry& entry, ReadOutcome outcome);
 
   // All of these need the lock.
+  bool any_queued() const { return !urgent_.empty() || !normal_.empty(); }
   std::size_t drop_queued(ReadTicket& ticket, std::vector<Entry>& dropped);
   void settle(ReadTicket& ticket, std::size_t n_ranges);
   void throw_outcome(const ReadTicket& ticket) const;

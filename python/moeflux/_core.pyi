@@ -224,14 +224,21 @@ class File:
     """A file opened for positioned reads. Closed when the last ticket that uses it is gone."""
 
     def __init__(self, path: str | PathLike[str], direct: bool = False) -> None:
-        """Raises FileNotFoundError, PermissionError or OSError.
-
-        `direct` bypasses the page cache.
-        """
+        """`direct` bypasses the page cache. Raises FileNotFoundError or another OSError."""
     @property
     def path(self) -> str: ...
     @property
     def nbytes(self) -> int: ...
+
+@final
+class ReadRanges:
+    """What is read together, one range after the other."""
+
+    def __init__(self, ranges: Sequence[tuple[File, int, int, int]]) -> None:
+        """Ranges (file, file offset, nbytes, buffer offset), at least one, and none of 0 bytes."""
+    @property
+    def nbytes(self) -> int: ...
+    def __len__(self) -> int: ...
 
 @final
 class ReadPool:
@@ -248,14 +255,14 @@ class ReadPool:
         """
     def submit_ranges(
         self,
-        ranges: Sequence[tuple[File, int, int, int]],
+        ranges: ReadRanges,
         buffer: Buffer,
         urgent: bool = True,
         checksum: int | None = None,
         record: Buffer | None = None,
         filled: bool = False,
     ) -> ReadTicket:
-        """One ticket for several ranges (file, file offset, nbytes, buffer offset).
+        """One ticket for several ranges.
 
         `checksum` is the CRC32C of their bytes, one range after the other; other bytes make the
         ticket fail. `record`: memory of the host, laid out as `buffer`, that the bytes go through;

@@ -106,7 +106,7 @@ def test_reads_of_any_size_and_offset_reach_the_device(
     file = _core.File(path, direct=direct)
     ranges = [(file, 4097, 3_000_001, 5), (file, 0, 4096, 4_000_000), (file, 4_999_000, 1003, 7)]
     for file_range in ranges:
-        pool.submit_ranges([file_range], slots).wait()
+        pool.submit_ranges(_core.ReadRanges([file_range]), slots).wait()
         _, offset, nbytes, place = file_range
         assert cuda.download(slots.view(place, nbytes)) == content[offset : offset + nbytes]
 
@@ -116,7 +116,7 @@ def test_checksums_are_of_what_arrived_on_the_device(cuda: _core.Device, tmp_pat
     path = tmp_path / "experts"
     path.write_bytes(content)
     slots, pool, file = cuda.buffer(3_000_000), cuda.read_pool(2), _core.File(path)
-    ranges = [(file, 0, 1_500_000, 0), (file, 1_500_000, 1_000_000, 1_500_000)]
+    ranges = _core.ReadRanges([(file, 0, 1_500_000, 0), (file, 1_500_000, 1_000_000, 1_500_000)])
     right = _core.crc32c(content)
     pool.submit_ranges(ranges, slots, checksum=right).wait()
     with pytest.raises(OSError, match="wanted checksum"):

@@ -35,7 +35,7 @@ def test_records_are_page_locked_unless_the_driver_refuses(
         fake.fail("cuMemHostAlloc", refused)
     record = cuda.record_memory(NBYTES)
     assert fake.live("host memory") == (1 if refused is None else 0)
-    pool, ranges = cuda.read_pool(2), [(file, 0, NBYTES, 0)]
+    pool, ranges = cuda.read_pool(2), _core.ReadRanges([(file, 0, NBYTES, 0)])
     for filled in (False, True):
         slot = cuda.buffer(NBYTES)
         pool.submit_ranges(ranges, slot, record=record, filled=filled).wait()
@@ -62,7 +62,7 @@ def test_a_record_that_does_not_get_to_the_device_is_an_error(
     filled: bool,
 ) -> None:
     record, slot, pool = cuda.record_memory(NBYTES), cuda.buffer(NBYTES), cuda.read_pool(1)
-    ranges = [(file, 0, NBYTES, 0)]
+    ranges = _core.ReadRanges([(file, 0, NBYTES, 0)])
     pool.submit_ranges(ranges, slot, record=record).wait()
     fake.fail(entry_point, OUT_OF_MEMORY)
     ticket = pool.submit_ranges(ranges, slot, record=record, filled=filled)
@@ -77,7 +77,7 @@ def test_a_record_is_in_use_until_its_copy_has_ended(
     fake: FakeCuda, cuda: _core.Device, file: _core.File, content: bytes
 ) -> None:
     record, slot, pool = cuda.record_memory(NBYTES), cuda.buffer(NBYTES), cuda.read_pool(1)
-    ranges = [(file, 0, NBYTES, 0)]
+    ranges = _core.ReadRanges([(file, 0, NBYTES, 0)])
     pool.submit_ranges(ranges, slot, record=record).wait()
     fake.hang()
     ticket = pool.submit_ranges(ranges, slot, record=record, filled=True)

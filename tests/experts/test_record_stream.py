@@ -88,9 +88,9 @@ class WatchedReads:
             def __getattr__(self, name: str) -> object:
                 return getattr(pool, name)
 
-            def submit_ranges(self, ranges: list[object], *rest: Any) -> object:
+            def submit_ranges(self, ranges: _core.ReadRanges, *rest: Any) -> object:
                 n_ranges.append((bool(rest[-1]), len(ranges)))
-                return pool.submit_ranges(ranges, *rest)  # type: ignore[arg-type]
+                return pool.submit_ranges(ranges, *rest)
 
         return Pool()
 

@@ -22,7 +22,9 @@ def test_bytes_of_the_checksum_are_delivered(
     path, content = random_file(300_000)
     buffer = cpu.buffer(200_000, host=True)
     checksum = _core.crc32c(content[5:200_005])
-    pool.submit_ranges([(_core.File(path), 5, 200_000, 0)], buffer, checksum=checksum).wait()
+    pool.submit_ranges(
+        _core.ReadRanges([(_core.File(path), 5, 200_000, 0)]), buffer, checksum=checksum
+    ).wait()
     assert bytes(buffer) == content[5:200_005]
 
 
@@ -32,7 +34,9 @@ def test_other_bytes_are_an_error_with_both_checksums(
     path, content = random_file(5000)
     got = _core.crc32c(content[7:4007])
     wanted = got ^ 1
-    ticket = pool.submit_ranges([(_core.File(path), 7, 4000, 0)], cpu.buffer(4000), checksum=wanted)
+    ticket = pool.submit_ranges(
+        _core.ReadRanges([(_core.File(path), 7, 4000, 0)]), cpu.buffer(4000), checksum=wanted
+    )
     for _ in range(2):
         with pytest.raises(
             ChecksumError,
@@ -56,16 +60,18 @@ def test_checksum_is_of_all_ranges_one_after_the_other(
     buffer = cpu.buffer(100_000)
     joined = content[50_000:80_000] + content[10:17] + content[:20_000]
     for _ in range(20):
-        pool.submit_ranges(pieces, buffer, checksum=_core.crc32c(joined)).wait()
+        pool.submit_ranges(_core.ReadRanges(pieces), buffer, checksum=_core.crc32c(joined)).wait()
     with pytest.raises(ChecksumError):
-        pool.submit_ranges(pieces[::-1], buffer, checksum=_core.crc32c(joined)).wait()
+        pool.submit_ranges(
+            _core.ReadRanges(pieces[::-1]), buffer, checksum=_core.crc32c(joined)
+        ).wait()
 
 
 def test_short_read_is_told_as_such(
     cpu: _core.Device, pool: _core.ReadPool, random_file: RandomFile
 ) -> None:
     file = _core.File(random_file(5000)[0])
-    ranges = [(file, 4000, 1000, 0), (file, 4500, 1000, 1000)]
+    ranges = _core.ReadRanges([(file, 4000, 1000, 0), (file, 4500, 1000, 1000)])
     ticket = pool.submit_ranges(ranges, cpu.buffer(2000), checksum=0)
     with pytest.raises(ReadError, match="end of file") as caught:
         ticket.wait()
@@ -78,7 +84,7 @@ def test_cancelled_read_is_told_as_such(cpu: _core.Device, random_file: RandomFi
     file = _core.File(path)
     pool = cpu.read_pool(1)
     buffer = cpu.buffer(20_000_000)
-    ranges = [(file, 0, 20_000_000, 0)]
+    ranges = _core.ReadRanges([(file, 0, 20_000_000, 0)])
     tickets = [pool.submit_ranges(ranges, buffer, checksum=0) for _ in range(6)]
     assert tickets[-1].cancel()
     with pytest.raises(ReadCancelled):
@@ -91,6 +97,6 @@ def test_cancelled_read_is_told_as_such(cpu: _core.Device, random_file: RandomFi
 def test_checksum_of_more_than_32_bits_is_refused(
     cpu: _core.Device, pool: _core.ReadPool, random_file: RandomFile, checksum: int
 ) -> None:
-    ranges = [(_core.File(random_file(10)[0]), 0, 10, 0)]
+    ranges = _core.ReadRanges([(_core.File(random_file(10)[0]), 0, 10, 0)])
     with pytest.raises(TypeError):
         pool.submit_ranges(ranges, cpu.buffer(10), checksum=checksum)

@@ -101,7 +101,7 @@ def test_ranges_of_several_files_share_one_ticket(
         (second_file, 5, 30_000, 20_000),
         (first_file, 40_000, 7, 60_000),
     ]
-    ticket = pool.submit_ranges(ranges, buffer, urgent=False)
+    ticket = pool.submit_ranges(_core.ReadRanges(ranges), buffer, urgent=False)
     ticket.wait(timeout=60)
     assert ticket.nbytes == 50_007
     assert bytes(buffer)[:50_000] == first[10:20_010] + second[5:30_005]
@@ -176,7 +176,7 @@ def test_buffer_that_is_too_small_is_refused(cpu: _core.Device, random_file: Ran
     with pytest.raises(ValueError, match="101 bytes at offset 0 reaches beyond a buffer of 100"):
         pool.submit(file, 0, 101, cpu.buffer(100))
     with pytest.raises(ValueError, match="beyond a buffer of 100"):
-        pool.submit_ranges([(file, 0, 60, 0), (file, 0, 60, 41)], cpu.buffer(100))
+        pool.submit_ranges(_core.ReadRanges([(file, 0, 60, 0), (file, 0, 60, 41)]), cpu.buffer(100))
 
 
 @pytest.mark.parametrize(("offset", "nbytes"), [(-1, 10), (0, 0), (0, -5)])
@@ -188,9 +188,27 @@ def test_nonsensical_ranges_are_refused(
         pool.submit(file, offset, nbytes, cpu.buffer(100))
 
 
-def test_ticket_without_ranges_is_refused(cpu: _core.Device, pool: _core.ReadPool) -> None:
+def test_ranges_are_one_at_least() -> None:
     with pytest.raises(ValueError, match="at least one range"):
-        pool.submit_ranges([], cpu.buffer(100))
+        _core.ReadRanges([])
+
+
+def test_ranges_know_their_number_and_bytes(random_file: RandomFile) -> None:
+    file = _core.File(random_file(1000)[0])
+    ranges = _core.ReadRanges([(file, 0, 60, 0), (file, 7, 40, 100)])
+    assert (len(ranges), ranges.nbytes) == (2, 100)
+
+
+def test_ranges_are_read_as_often_as_asked_for(
+    cpu: _core.Device, pool: _core.ReadPool, random_file: RandomFile
+) -> None:
+    path, content = random_file(5000)
+    ranges = _core.ReadRanges([(_core.File(path), 1000, 3000, 0)])
+    buffers = [cpu.buffer(3000, host=True) for _ in range(20)]
+    tickets = [pool.submit_ranges(ranges, buffer) for buffer in buffers]
+    for ticket in tickets:
+        ticket.wait()
+    assert {bytes(buffer) for buffer in buffers} == {content[1000:4000]}
 
 
 def test_pool_has_as_many_workers_as_asked_for(cpu: _core.Device) -> None:

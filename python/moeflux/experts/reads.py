@@ -9,7 +9,7 @@ from enum import Enum
 from pathlib import Path
 from secrets import SystemRandom
 
-from moeflux._core import Buffer, Device, File, ReadPool, ReadTicket
+from moeflux._core import Buffer, Device, File, ReadPool, ReadRanges, ReadTicket
 from moeflux.checkpoint import LayerExperts
 from moeflux.errors import ChecksumError, ReadError, ReadTimeoutError
 from moeflux.experts.lease import Demand, ExpertSlot
@@ -28,8 +28,6 @@ class Verify(Enum):
 PAGE = 4096
 SAMPLE_INTERVAL = 16
 TRIAL_BATCH_NBYTES = 32 << 20
-
-Range = tuple[File, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -78,26 +76,32 @@ class ExpertFiles:
         self._n_parts = n_parts
         paths = sorted({path for layer in layers.values() for path in layer.paths})
         self._files: Mapping[Path, File] = {path: File(path, direct) for path in paths}
-        self._whole: Mapping[int, Range] = {
-            index: (self._files[paths[0]], 0, layer.record_nbytes, 0)
+        self._whole: Mapping[int, ReadRanges] = {
+            index: ReadRanges([(self._files[paths[0]], 0, layer.record_nbytes, 0)])
             for index, layer in layers.items()
         }
+        self._ranges: dict[ExpertKey, ReadRanges] = {}
 
     @property
     def files(self) -> Iterable[File]:
         return self._files.values()
 
-    def whole(self, layer: int) -> Range:
+    def whole(self, layer: int) -> ReadRanges:
         """All of a record at once, for a copy that reads no file."""
         return self._whole[layer]
 
-    def ranges(self, layer: int, expert: int) -> list[Range]:
+    def ranges(self, layer: int, expert: int) -> ReadRanges:
         """What to read of an expert, each range in n_parts pieces of whole pages."""
-        return [
-            (self._files[part.path], part.offset + done, nbytes, part.record_offset + done)
-            for part in self._layers[layer].ranges(expert)
-            for done, nbytes in _pieces(part.nbytes, self._n_parts)
-        ]
+        ranges = self._ranges.get((layer, expert))
+        if ranges is None:
+            ranges = self._ranges[layer, expert] = ReadRanges(
+                [
+                    (self._files[part.path], part.offset + done, nbytes, part.record_offset + done)
+                    for part in self._layers[layer].ranges(expert)
+                    for done, nbytes in _pieces(part.nbytes, self._n_parts)
+                ]
+            )
+        return ranges
 
 
 def _pieces(nbytes: int, n_pieces: int) -> Iterator[tuple[int, int]]:
@@ -146,7 +150,7 @@ class ExpertReads:
             checksum = self._checksum(expert)
             # A checksum is of the ranges one after the other, without what lies between them.
             if claim is not None and claim.filled and checksum is None:
-                ranges = [self._files.whole(expert.layer)]
+                ranges = self._files.whole(expert.layer)
             else:
                 ranges = self._files.ranges(expert.layer, expert.expert)
             ticket = self._pool.submit_ranges(
