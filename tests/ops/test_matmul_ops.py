@@ -33,7 +33,7 @@ def random_matrix(seed: int, rows: int, cols: int, form: MatrixFormat) -> Stored
 
 @pytest.mark.parametrize("form", AFFINE, ids=format_name)
 def test_matmul_of_affine_codes(device: Device, form: MatrixFormat) -> None:
-    for rows, n_groups, n_tokens in ((1, 1, 1), (37, 3, 2), (6, 18, 3), (70, 5, 13)):
+    for rows, n_groups, n_tokens in ((1, 1, 1), (37, 3, 2), (6, 18, 3), (70, 5, 13), (9, 19, 17)):
         weight = random_matrix(rows, rows, n_groups * form.group_size, form)
         x = random_array(n_groups, n_tokens, weight.cols)
         out = run_matmul(device, weight, x, [n_tokens])
