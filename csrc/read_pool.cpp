@@ -118,6 +118,12 @@ std::shared_ptr<ReadTicket> ReadPool::submit(std::shared_ptr<const ReadRanges> r
   return ticket;
 }
 
+std::shared_ptr<ReadTicket> ReadPool::submit(ReadRanges ranges, const Buffer& destination, bool urgent,
+                                             std::optional<std::uint32_t> checksum, std::optional<HostRecord> record) {
+  return submit(std::make_shared<const ReadRanges>(std::move(ranges)), destination, urgent, checksum,
+                std::move(record));
+}
+
 void ReadPool::drain() const { schedule_->drain(); }
 
 void ReadPool::close() {

@@ -116,11 +116,7 @@ class ReadPool {
   std::shared_ptr<ReadTicket> submit(std::shared_ptr<const ReadRanges> ranges, const Buffer& destination, bool urgent,
                                      std::optional<std::uint32_t> checksum = {}, std::optional<HostRecord> record = {});
   std::shared_ptr<ReadTicket> submit(ReadRanges ranges, const Buffer& destination, bool urgent,
-                                     std::optional<std::uint32_t> checksum = {},
-                                     std::optional<HostRecord> record = {}) {
-    return submit(std::make_shared<const ReadRanges>(std::move(ranges)), destination, urgent, checksum,
-                  std::move(record));
-  }
+                                     std::optional<std::uint32_t> checksum = {}, std::optional<HostRecord> record = {});
   // Blocks until no read is queued or running.
   void drain() const;
   // Cancels queued reads, waits for running ones, stops the workers. Idempotent.

@@ -89,7 +89,7 @@ TEST(ranges_of_one_request_are_read_by_all_workers) {
   ReadBarrier barrier;
   const ReadFaults faults(through(barrier));
   ReadPool pool(3);
-  const auto ticket = pool.submit({f.range(1, 1), f.range(2, 1), f.range(3, 1)}, f.buffer, true);
+  const auto ticket = pool.submit({f.range(1, 1, 1), f.range(2, 1, 2), f.range(3, 1, 3)}, f.buffer, true);
   barrier.wait_for_arrivals(3);
   barrier.open = true;
   ticket->wait({});
