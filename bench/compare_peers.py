@@ -88,14 +88,20 @@ class LlamaCpp:
         command += ["-p", str(turn.prompt_tokens), "-n", str(turn.tokens)]
         seconds = []
         for repetitions in ("1", "2"):
-            before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+            before = _processor_seconds_of_children()
             done = subprocess.run(
                 [*command, "-r", repetitions], check=True, capture_output=True, text=True
             )
-            seconds.append(resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before)
+            seconds.append(_processor_seconds_of_children() - before)
         rows: list[dict[str, Any]] = json.loads(done.stdout)
         speeds = {"prefill" if r["n_prompt"] else "decode": max(r["samples_ts"]) for r in rows}
         return Sample(speeds["decode"], speeds["prefill"], seconds[1] - seconds[0])
+
+
+def _processor_seconds_of_children() -> float:
+    """In programs and in the kernel, as moeflux counts its own."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def build_llama_bench(folder: Path) -> Path:
