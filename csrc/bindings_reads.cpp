@@ -75,8 +75,8 @@ void bind_reads(py::module_& module) {
       .def("submit_ranges", &submit_ranges, py::arg("ranges"), py::arg("buffer"), py::arg("urgent") = true,
            py::arg("checksum") = py::none(), py::arg("record") = py::none(), py::arg("filled") = false, release_gil(),
            "One ticket for several ranges. checksum: CRC32C of their bytes, one after the other; other bytes make the "
-           "ticket fail. record: memory of the host, laid out as buffer, that "
-           "the bytes go through; from one that is filled with them they are copied, and nothing is read.")
+           "ticket fail. record: memory of the host, laid out as buffer, that the bytes go through; from one that is "
+           "filled with them they are copied, and nothing is read.")
       .def("drain", &ReadPool::drain, release_gil(), "Block until no read is queued or running.")
       .def("close", &ReadPool::close, release_gil(), "Cancel queued reads, wait for running ones, stop the workers.");
 }

@@ -17,17 +17,63 @@
 #include "checksum.h"
 #include "error.h"
 #include "read_faults.h"
-#include "read_fixtures.h"
 
 using namespace moeflux;
-using test::kFileNbytes;
-using test::ReadBarrier;
 using test::ReadCall;
 using test::ReadFault;
 using test::ReadFaults;
 using test::TemporaryFile;
-using test::through;
-using Fixture = test::FileAndBuffer;
+
+namespace {
+
+constexpr std::size_t kFileNbytes = 300000;
+
+struct Fixture {
+  TemporaryFile temporary{kFileNbytes};
+  std::shared_ptr<File> file = std::make_shared<File>(temporary.path(), false);
+  Buffer buffer = open_device("cpu", {.n_threads = 1})->buffer(kFileNbytes, false);
+
+  ReadRange range(std::uint64_t offset, std::uint64_t nbytes, std::uint64_t buffer_offset = 0) const {
+    return {file, offset, nbytes, buffer_offset};
+  }
+  bool holds(std::size_t buffer_offset, std::size_t file_offset, std::size_t nbytes) const {
+    for (std::size_t i = 0; i < nbytes; ++i) {
+      if (buffer.address()[buffer_offset + i] != TemporaryFile::expected(file_offset + i)) return false;
+    }
+    return true;
+  }
+};
+
+// Holds up every reading thread in pread() until opened, and notes the offsets in the order of their arrival.
+struct ReadBarrier {
+  std::mutex mutex;
+  std::vector<off_t> offsets;
+  std::atomic<bool> open{false};
+
+  ReadFault operator()(const ReadCall& call) {
+    {
+      const std::lock_guard lock(mutex);
+      offsets.push_back(call.offset);
+    }
+    while (!open) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    return {};
+  }
+  void wait_for_arrivals(std::size_t n_wanted) {
+    for (;;) {
+      {
+        const std::lock_guard lock(mutex);
+        if (offsets.size() >= n_wanted) return;
+      }
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+  }
+};
+
+test::ReadHook through(ReadBarrier& barrier) {
+  return [&barrier](const ReadCall& call) { return barrier(call); };
+}
+
+}  // namespace
 
 TEST(a_read_delivers_the_bytes_of_its_range) {
   const Fixture f;
@@ -82,17 +128,6 @@ TEST(direct_reads_beyond_the_end_come_short) {
       CHECK_EQUAL(error.error_number, 0);
     }
   }
-}
-
-TEST(ranges_of_one_request_are_read_by_all_workers) {
-  const Fixture f;
-  ReadBarrier barrier;
-  const ReadFaults faults(through(barrier));
-  ReadPool pool(3);
-  const auto ticket = pool.submit({f.range(1, 1, 1), f.range(2, 1, 2), f.range(3, 1, 3)}, f.buffer, true);
-  barrier.wait_for_arrivals(3);
-  barrier.open = true;
-  ticket->wait({});
 }
 
 TEST(urgent_reads_come_first_and_otherwise_in_order) {
