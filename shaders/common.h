@@ -20,6 +20,8 @@ constant uint weight_dtype [[function_constant(7)]];
 constant uint output_gate [[function_constant(8)]];
 constant uint a_log_dtype [[function_constant(9)]];
 constant uint dt_bias_dtype [[function_constant(10)]];
+// Not the caller's but the backend's to say: whether the processor multiplies four bytes by four at once.
+constant uint fixed_point [[function_constant(11)]];
 
 // 1 / (1 + exp(-x)); 0 and 1 far out.
 inline float sigmoid(float x) { return 1.0f / (1.0f + precise::exp(-x)); }

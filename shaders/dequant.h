@@ -86,10 +86,18 @@ inline void load_words(device const uchar* address, uint low_bits, thread uint* 
 inline float float16_value(uint bits) { return float(as_type<half>(ushort(bits))); }
 inline float bfloat16_value(uint bits) { return as_type<float>(bits << 16); }
 
-inline float load_element(device const uchar* address, uint low_bits, uint dtype) {
-  if (dtype == FLOAT32) return as_type<float>(load_uint32(address, low_bits));
-  const uint bits = load_uint16(address, low_bits);
+// An element as it is stored, and what it is worth.
+inline uint load_element_bits(device const uchar* address, uint low_bits, uint dtype) {
+  return dtype == FLOAT32 ? load_uint32(address, low_bits) : load_uint16(address, low_bits);
+}
+
+inline float element_value(uint bits, uint dtype) {
+  if (dtype == FLOAT32) return as_type<float>(bits);
   return dtype == FLOAT16 ? float16_value(bits) : bfloat16_value(bits);
+}
+
+inline float load_element(device const uchar* address, uint low_bits, uint dtype) {
+  return element_value(load_element_bits(address, low_bits, dtype), dtype);
 }
 
 // Elements first .. first + 7 of an unquantised row, zeros behind its end.
@@ -136,17 +144,22 @@ inline float centred_code(thread const uint* words, uint i) {
   return as_type<float>((field & mask << shift) | (exponent + 127) << 23) - (base + 0.5f);
 }
 
-// Of the group of a column, for centred codes.
+// For centred codes, of a scale and a bias as they are stored.
+inline Affine centred_affine(uint scale_bits, uint bias_bits, uint quant_format) {
+  const uint dtype = format_dtype(quant_format);
+  const float scale = element_value(scale_bits, dtype), n_codes = float(1u << format_bits(quant_format));
+  Affine affine;
+  affine.scale = scale * n_codes;
+  affine.bias = fma(scale, n_codes / 2, element_value(bias_bits, dtype));
+  return affine;
+}
+
+// Of the group of a column.
 inline Affine load_affine(MatrixRow row, uint quant_format, uint col) {
   const uint dtype = format_dtype(quant_format);
   const uint offset = col / format_group_size(quant_format) * dtype_nbytes(dtype);
-  const float scale = load_element(row.scales + offset, row.scale_low_bits, dtype);
-  const float bias = load_element(row.biases + offset, row.scale_low_bits, dtype);
-  const float n_codes = float(1u << format_bits(quant_format));
-  Affine affine;
-  affine.scale = scale * n_codes;
-  affine.bias = fma(scale, n_codes / 2, bias);
-  return affine;
+  return centred_affine(load_element_bits(row.scales + offset, row.scale_low_bits, dtype),
+                        load_element_bits(row.biases + offset, row.scale_low_bits, dtype), quant_format);
 }
 
 // One element of a row of any format.

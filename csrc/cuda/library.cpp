@@ -1,6 +1,5 @@
 #include "cuda/library.h"
 
-#include <algorithm>
 #include <utility>
 #include <vector>
 
@@ -9,21 +8,8 @@
 namespace moeflux::cuda {
 namespace {
 
-std::string join(const auto& names) {
-  std::string text;
-  for (const auto& name : names) text += (text.empty() ? "" : ", ") + std::string(name);
-  return text.empty() ? "none" : text;
-}
-
-void check_constants(const gpu::Kernel& kernel, const Constants& constants) {
-  std::vector<std::string> got;
-  for (const auto& [name, value] : constants) got.push_back(name);
-  std::vector<std::string> wanted(kernel.constants.begin(), kernel.constants.end());
-  std::ranges::sort(wanted);
-  if (got == wanted) return;
-  throw DeviceError("kernel " + std::string(kernel.name) + " needs the constants " + join(wanted) + ", got " +
-                    join(got));
-}
+// Every GPU that is supported multiplies four bytes by four in one instruction.
+constexpr bool kFixedPoint = true;
 
 // What is kept under one name is the same on every machine with that GPU and that compiler.
 std::string folder_version(const Compiler& compiler, int capability) {
@@ -109,12 +95,10 @@ std::unique_ptr<LoadedFunction> Library::function(std::string_view function, con
 
 CudaPipeline::CudaPipeline(std::shared_ptr<Library> library, const gpu::Kernel& description, Constants constants)
     : name_(description.name),
-      constants_(std::move(constants)),
+      constants_(gpu::specialise(description, std::move(constants), kFixedPoint)),
       description_(description),
       library_(std::move(library)),
-      functions_(make_process_owned<Functions>()) {
-  check_constants(description, constants_);
-}
+      functions_(make_process_owned<Functions>()) {}
 
 const LoadedFunction& CudaPipeline::function(std::string_view name) {
   const std::lock_guard lock(functions_->mutex);

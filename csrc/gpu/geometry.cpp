@@ -18,7 +18,28 @@ std::vector<Kernel> joined() {
   return kernels;
 }
 
+std::string join(const auto& names) {
+  std::string text;
+  for (const auto& name : names) text += (text.empty() ? "" : ", ") + std::string(name);
+  return text.empty() ? "none" : text;
+}
+
 }  // namespace
+
+Constants specialise(const Kernel& kernel, Constants constants, bool fixed_point) {
+  std::vector<std::string> got;
+  for (const auto& [name, value] : constants) {
+    if (!kernel.takes_fixed_point || name != "fixed_point") got.push_back(name);
+  }
+  std::vector<std::string> wanted(kernel.constants.begin(), kernel.constants.end());
+  std::ranges::sort(wanted);
+  if (got != wanted) {
+    throw DeviceError("kernel " + std::string(kernel.name) + " needs the constants " + join(wanted) + ", got " +
+                      join(got));
+  }
+  if (kernel.takes_fixed_point) constants.emplace("fixed_point", fixed_point);
+  return constants;
+}
 
 const std::vector<Kernel>& gpu_kernels() {
   static const std::vector<Kernel> kernels = joined();

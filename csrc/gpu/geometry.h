@@ -46,7 +46,13 @@ struct Kernel {
   std::vector<std::string_view> functions;
   // Throws DeviceError for constants that the shaders do not support.
   Launch (*launch)(const Dispatch&);
+  // Whether its shaders take the constant fixed_point as well, which is the backend's to choose.
+  bool takes_fixed_point = false;
 };
+
+// The constants of a kernel with the backend's own, unless the caller chose that. Throws DeviceError for others than
+// the kernel's.
+Constants specialise(const Kernel& kernel, Constants constants, bool fixed_point);
 
 // One per shader file.
 std::vector<Kernel> embedding_kernels();

@@ -46,13 +46,15 @@ std::vector<Kernel> matmul_kernels() {
        sizeof(MatmulParams),
        {"format", "accumulate"},
        {"matmul_decode", "matmul_decode_large", "matmul_prefill"},
-       matmul},
+       matmul,
+       true},
       {"gate_up",
        8,
        sizeof(GateUpParams),
        {"gate_format", "up_format"},
        {"gate_up_decode", "gate_up_prefill"},
-       gate_up},
+       gate_up,
+       true},
   };
 }
 

@@ -1,7 +1,5 @@
 #include "metal/library.h"
 
-#include <algorithm>
-
 #include "error.h"
 #include "metal/autorelease_pool.h"
 #include "metal/failure.h"
@@ -29,21 +27,8 @@ objc_ptr<MTLCompileOptions*> compile_options(MathMode mode) {
   return options;
 }
 
-std::string join(const auto& names) {
-  std::string text;
-  for (const auto& name : names) text += (text.empty() ? "" : ", ") + std::string(name);
-  return text.empty() ? "none" : text;
-}
-
-void check_constants(const Kernel& kernel, const Constants& constants) {
-  std::vector<std::string> got;
-  for (const auto& [name, value] : constants) got.push_back(name);
-  std::vector<std::string> wanted(kernel.constants.begin(), kernel.constants.end());
-  std::ranges::sort(wanted);
-  if (got == wanted) return;
-  throw DeviceError("kernel " + std::string(kernel.name) + " needs the constants " + join(wanted) + ", got " +
-                    join(got));
-}
+// Metal has no instruction for dot products of bytes.
+constexpr bool kFixedPoint = false;
 
 // Tells pipeline states apart in a GPU trace.
 std::string label_of(std::string_view function, const Constants& constants) {
@@ -127,11 +112,10 @@ PipelineState Libraries::pipeline_state(std::string_view function, const Constan
 
 MetalPipeline::MetalPipeline(std::shared_ptr<Libraries> libraries, const Kernel& description, Constants constants)
     : name_(description.name),
-      constants_(std::move(constants)),
+      constants_(gpu::specialise(description, std::move(constants), kFixedPoint)),
       description_(description),
       libraries_(std::move(libraries)),
       states_(make_process_owned<States>()) {
-  check_constants(description, constants_);
   libraries_->compile(description);
 }
 

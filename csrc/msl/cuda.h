@@ -51,6 +51,17 @@ struct Frame {
 
 }  // namespace msl
 
+namespace metal {
+
+// Not Metal's: shaders that have it as a template mean this.
+MSL_INLINE int dot_of_bytes(uint unsigned_bytes, uint signed_bytes, int sum) {
+  int result;
+  asm("dp4a.u32.s32 %0, %1, %2, %3;" : "=r"(result) : "r"(unsigned_bytes), "r"(signed_bytes), "r"(sum));
+  return result;
+}
+
+}  // namespace metal
+
 #include "atomic_cuda.h"
 #include "simdgroup_cuda.h"
 #include "simdgroup_matrix_cuda.h"
