@@ -1,15 +1,31 @@
 #include "cuda/library.h"
 
+#include <algorithm>
+#include <array>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "error.h"
+#include "params.h"
 
 namespace moeflux::cuda {
 namespace {
 
 // Every GPU that is supported multiplies four bytes by four in one instruction.
 constexpr bool kFixedPoint = true;
+
+// Functions that take so many registers with codes of 4 bits that two threadgroups share a multiprocessor, where three
+// hide better what each other waits for. With more bits, loops would spill.
+constexpr std::array<std::string_view, 3> kWithFewerRegisters = {"matmul_decode_large", "expert_gate_up_decode",
+                                                                 "expert_down_decode"};
+
+bool takes_fewer_registers(const std::string& function, const Constants& constants) {
+  return std::ranges::find(kWithFewerRegisters, function) != kWithFewerRegisters.end() &&
+         std::ranges::all_of(constants, [](const auto& constant) {
+           return !constant.first.ends_with("format") || format_bits(constant.second) == 4;
+         });
+}
 
 // What is kept under one name is the same on every machine with that GPU and that compiler.
 std::string folder_version(const Compiler& compiler, int capability) {
@@ -71,6 +87,7 @@ std::string Library::compile(const KernelSource& source, const std::string& func
   std::vector<std::string> options = kernel_options();
   options.insert(options.end(), {"-DMSL_ONLY", "-DMSL_ONLY_" + function});
   for (const auto& [name, value] : constants) options.push_back("-DMSL_VALUE_" + name + "=" + std::to_string(value));
+  if (takes_fewer_registers(function, constants)) options.push_back("-DMSL_BOUNDS=__launch_bounds__(256,3)");
   return compiler_->compile({source.family, source.text, kernel_headers()}, capability_, options);
 }
 

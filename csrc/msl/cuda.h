@@ -4,6 +4,11 @@
 // counts such operations. Function constants are compile-time constants, given as -DMSL_VALUE_name=value, else 0.
 #pragma once
 
+// The __launch_bounds__ of kernels that have no largest number of threads of their own.
+#if !defined(MSL_BOUNDS)
+#define MSL_BOUNDS
+#endif
+
 #if defined(__CUDACC_RTC__)
 #define INFINITY __int_as_float(0x7f800000)
 #define NAN __int_as_float(0x7fc00000)

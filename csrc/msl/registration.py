@@ -46,9 +46,9 @@ def _cuda_entry(kernel: Kernel) -> str:
             call.append(f"*{name}" if argument.reference else name)
     # -DMSL_ONLY -DMSL_ONLY_name leaves out all other kernels, which then cost no compilation.
     only = f"#if !defined(MSL_ONLY) || defined(MSL_ONLY_{kernel.name})\n"
-    bounds = f"__launch_bounds__({kernel.max_threads}) " if kernel.max_threads else ""
+    bounds = f"__launch_bounds__({kernel.max_threads})" if kernel.max_threads else "MSL_BOUNDS"
     return (
-        f'{only}extern "C" __global__ void {bounds}msl_{kernel.name}({", ".join(parameters)}) {{\n'
+        f'{only}extern "C" __global__ void {bounds} msl_{kernel.name}({", ".join(parameters)}) {{\n'
         f"  const msl::Frame frame;\n  {kernel.name}({', '.join(call)});\n}}\n#endif"
     )
 
