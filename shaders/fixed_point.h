@@ -90,7 +90,8 @@ inline void stage_fixed_point(device const float* x, uint count, threadgroup uin
     int sum = 0;
 #pragma unroll
     for (uint j = 0; j < 8; ++j) {
-      const int integer = int(rint(values[j] * unit.inverse));
+      // What is not finite is told by the unit, and has no integer.
+      const int integer = unit.inverse == 0.0f ? 0 : int(rint(values[j] * unit.inverse));
       sum += integer;
       // Each byte becomes a digit of -128 .. 127.
       integers[j] = (uint(integer) + 0x808080) ^ 0x808080;
